@@ -1,0 +1,73 @@
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+
+static _Atomic bool enabled[] = {
+    [LOG_LEVEL_INFO] = true,
+    [LOG_LEVEL_WARNING] = true,
+    [LOG_LEVEL_ERROR] = true,
+    [LOG_LEVEL_VERBOSE] = false,
+};
+static _Atomic int log_fd = STDERR_FILENO;
+
+void log_set_enabled(enum log_level level, bool on)
+{
+    atomic_store_explicit(&enabled[level], on, memory_order_relaxed);
+}
+
+bool log_is_enabled(enum log_level level)
+{
+    return atomic_load_explicit(&enabled[level], memory_order_relaxed);
+}
+
+void log_set_fd(int fd)
+{
+    atomic_store(&log_fd, fd);
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* A text from outside may hold line breaks or control bytes; an entry stays one line. */
+static void blank_controls(char *s, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if ((unsigned char)s[i] < 0x20)
+            s[i] = ' ';
+    }
+}
+
+void log_write(enum log_level level, const char *file, int line, const char *fmt, ...)
+{
+    static const char letters[] = { 'I', 'W', 'E', 'I' };
+    struct timespec ts;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    gmtime_r(&ts.tv_sec, &tm);
+
+    struct bytes entry = { .len_max = 64 * 1024 };
+    bytes_printf(&entry, "%c%02d%02d %02d:%02d:%02d.%06ld %ld %s:%d] ", letters[level],
+                 tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000,
+                 (long)getpid(), base_name(file), line);
+    va_list args;
+    va_start(args, fmt);
+    bytes_vprintf(&entry, fmt, args);
+    va_end(args);
+    if (entry.data) {
+        blank_controls(entry.data, entry.len);
+        entry.data[entry.len] = '\n'; /* over the NUL: the text ends here */
+        ssize_t written = write(atomic_load(&log_fd), entry.data, entry.len + 1);
+        (void)written; /* a log that cannot be written has nowhere to say so */
+    }
+    bytes_fini(&entry);
+}
