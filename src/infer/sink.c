@@ -1,0 +1,70 @@
+#include "infer/sink.h"
+
+#include "base/slab.h"
+#include "infer/slabs.h"
+
+static const struct slab sink_slab = { SLAB_SINK, sizeof(struct sink) };
+
+struct sink *sink_create(const struct sink_ops *ops, void *user, struct tis_request *request)
+{
+    int is_new;
+    struct sink *sink = slab_alloc(&sink_slab, &is_new);
+    if (!sink)
+        return NULL;
+    sink->ops = ops;
+    sink->user = user;
+    sink->request = request;
+    sink->version = NULL;
+    sink->version_unref = NULL;
+    atomic_init(&sink->refs, 1);
+    atomic_init(&sink->open, 2);
+    atomic_init(&sink->final, false);
+    atomic_init(&sink->cancelled, false);
+    atomic_init(&sink->response_count, 0);
+    return sink;
+}
+
+struct sink *sink_ref(struct sink *sink)
+{
+    atomic_fetch_add_explicit(&sink->refs, 1, memory_order_relaxed);
+    return sink;
+}
+
+void sink_unref(struct sink *sink)
+{
+    if (!sink || atomic_fetch_sub(&sink->refs, 1) != 1)
+        return;
+    if (sink->version)
+        sink->version_unref(sink->version);
+    slab_free(&sink_slab, sink);
+}
+
+/* One of the two conditions came true. */
+static void sink_close_one(struct sink *sink)
+{
+    if (atomic_fetch_sub(&sink->open, 1) == 1)
+        sink->ops->done(sink, sink->request);
+}
+
+bool sink_send(struct sink *sink, struct tis_response *response, uint32_t flags)
+{
+    bool final = flags & TRITONSERVER_RESPONSE_COMPLETE_FINAL;
+    if (final ? atomic_exchange(&sink->final, true) : atomic_load(&sink->final))
+        return false;
+    if (response)
+        atomic_fetch_add_explicit(&sink->response_count, 1, memory_order_relaxed);
+
+    sink_ref(sink); /* the response's reference goes with it */
+    sink->ops->complete(sink, response, flags);
+    if (final)
+        sink_close_one(sink);
+    sink_unref(sink);
+    return true;
+}
+
+void sink_released(struct sink *sink)
+{
+    sink_ref(sink);
+    sink_close_one(sink);
+    sink_unref(sink);
+}

@@ -1,0 +1,67 @@
+/* infer/sink.h - where the responses of one request go.
+ *
+ * The sink lives apart from its request: responses may be made and sent after the request was
+ * released, and the request may be held after its last response was sent. It is counted: the
+ * request, each response and each response factory hold a reference.
+ *
+ * A request is done when it was released AND the flag FINAL was seen, in either order; then
+ * ops->done() runs, once.
+ *
+ * Threads: any; callbacks run on the thread that caused them (usually a backend's) and must be
+ *          short. No lock is held while they run.
+ */
+#ifndef TIS_INFER_SINK_H
+#define TIS_INFER_SINK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+#include "base/error.h"
+#include "infer/buffer.h"
+
+struct sink;
+struct tis_output;
+struct tis_request;
+struct tis_response;
+struct tis_version;
+
+struct sink_ops {
+    /* Memory of `bytes` for an output (one reference for the caller). NULL: buffer_create(). */
+    tis_error *(*allocate)(struct sink *sink, const struct tis_output *output, uint64_t bytes,
+                           struct buffer **ret_buffer);
+    /* A response is complete; takes it. NULL with flags only: the end without a response. */
+    void (*complete)(struct sink *sink, struct tis_response *response, uint32_t flags);
+    /* Released and final: the request is the maker's again. */
+    void (*done)(struct sink *sink, struct tis_request *request);
+};
+
+struct sink {
+    /* set at creation, then constant */
+    const struct sink_ops *ops;
+    void *user;
+    struct tis_request *request; /* for done(); not to be touched otherwise */
+    /* set by exec before the request is queued, then constant */
+    struct tis_version *version; /* a reference, dropped by version_unref */
+    void (*version_unref)(struct tis_version *version);
+    /* atomic */
+    _Atomic uint32_t refs;
+    _Atomic uint32_t open; /* 2: neither released nor final */
+    _Atomic bool final;
+    _Atomic bool cancelled;
+    _Atomic uint32_t response_count;
+};
+
+MUST_USE struct sink *sink_create(const struct sink_ops *ops, void *user,
+                                  struct tis_request *request);
+struct sink *sink_ref(struct sink *sink);
+void sink_unref(struct sink *sink);
+
+/* Hands a response (or NULL) with TRITONSERVER_ResponseCompleteFlag bits to the maker. Takes it.
+ * False, and the response is not taken, when the final one was sent before. */
+MUST_USE bool sink_send(struct sink *sink, struct tis_response *response, uint32_t flags);
+/* The request was released. */
+void sink_released(struct sink *sink);
+
+#endif
