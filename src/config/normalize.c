@@ -1,0 +1,206 @@
+/* Filling in what a configuration leaves out. Each step looks at one field and leaves given values
+ * alone, so the order matters only where a step says so. */
+#include <string.h>
+
+#include "config/config.h"
+#include "config/platform.h"
+#include "proto/message.h"
+
+/* Steps answer false when the arena is exhausted. */
+
+static bool set_string(struct arena *a, char **field, const char *value)
+{
+    char *copy = arena_strdup(a, value);
+    if (copy)
+        *field = copy;
+    return copy;
+}
+
+static bool is_empty(const char *s)
+{
+    return !s || !*s;
+}
+
+static const ProtobufCFieldDescriptor *field_of(const ProtobufCMessage *m, const char *name)
+{
+    return message_field(m->descriptor, name, strlen(name));
+}
+
+/* Platform and backend from the model file, when exactly one known file name is there. */
+static const struct platform *guess_by_files(const struct config_context *context)
+{
+    const struct platform *guess = NULL;
+    for (size_t i = 0; i < context->version_file_count; i++) {
+        const struct platform *p = platform_find_file(context->version_files[i]);
+        if (p && guess && p != guess)
+            return NULL;
+        if (p)
+            guess = p;
+    }
+    return guess;
+}
+
+/* A backend with several platforms (tensorflow): the one whose file is there, else none. */
+static const struct platform *platform_of_backend(const Inference__ModelConfig *m,
+                                                  const struct config_context *context)
+{
+    const struct platform *p = platform_find_backend(m->backend);
+    if (!p || strcmp(p->backend, "tensorflow") != 0)
+        return p;
+    p = is_empty(m->default_model_filename) ? NULL : platform_find_file(m->default_model_filename);
+    if (!p)
+        p = guess_by_files(context);
+    return p && strcmp(p->backend, m->backend) == 0 ? p : NULL;
+}
+
+static bool fill_engine(Inference__ModelConfig *m, const struct config_context *context,
+                        struct arena *a)
+{
+    const struct platform *p = NULL;
+
+    if (!is_empty(m->platform)) {
+        p = platform_find(m->platform);
+        if (p && is_empty(m->backend))
+            return set_string(a, &m->backend, p->backend);
+        return true;
+    }
+    if (is_empty(m->backend)) {
+        const char *dot = is_empty(m->name) ? NULL : strrchr(m->name, '.');
+        if (dot && dot != m->name && dot[1]) {
+            if (!set_string(a, &m->backend, dot + 1))
+                return false;
+        } else {
+            p = is_empty(m->default_model_filename) ? guess_by_files(context)
+                                                    : platform_find_file(m->default_model_filename);
+            if (!p)
+                return true;
+            if (!set_string(a, &m->backend, p->backend))
+                return false;
+        }
+    }
+    if (!p)
+        p = platform_of_backend(m, context);
+    return !p || !p->name || set_string(a, &m->platform, p->name);
+}
+
+static bool fill_filename(Inference__ModelConfig *m, struct arena *a)
+{
+    if (!is_empty(m->default_model_filename))
+        return true;
+    const struct platform *p = is_empty(m->platform) ? NULL : platform_find(m->platform);
+    if (!p && strcmp(m->backend, "tensorflow") != 0)
+        p = platform_find_backend(m->backend);
+    return !p || !p->filename || set_string(a, &m->default_model_filename, p->filename);
+}
+
+static bool fill_version_policy(Inference__ModelConfig *m, struct arena *a)
+{
+    if (!m->version_policy) {
+        m->version_policy = (Inference__ModelVersionPolicy *)message_create(
+            &inference__model_version_policy__descriptor, a);
+        if (!m->version_policy)
+            return false;
+    }
+    Inference__ModelVersionPolicy *policy = m->version_policy;
+    if (policy->policy_choice_case == INFERENCE__MODEL_VERSION_POLICY__POLICY_CHOICE__NOT_SET) {
+        Inference__ModelVersionPolicy__Latest *latest =
+            (Inference__ModelVersionPolicy__Latest *)message_create(
+                &inference__model_version_policy__latest__descriptor, a);
+        if (!latest)
+            return false;
+        policy->latest = latest;
+        policy->policy_choice_case = INFERENCE__MODEL_VERSION_POLICY__POLICY_CHOICE_LATEST;
+    }
+    if (policy->policy_choice_case == INFERENCE__MODEL_VERSION_POLICY__POLICY_CHOICE_LATEST &&
+        policy->latest->num_versions == 0)
+        policy->latest->num_versions = 1;
+    return true;
+}
+
+static bool add_int32(ProtobufCMessage *m, const char *field, int32_t value, struct arena *a)
+{
+    int32_t *at = field_add(m, field_of(m, field), a);
+    if (at)
+        *at = value;
+    return at;
+}
+
+static bool every_gpu_exists(const Inference__ModelInstanceGroup *g, uint32_t gpu_count)
+{
+    for (size_t i = 0; i < g->n_gpus; i++)
+        if (g->gpus[i] < 0 || (uint32_t)g->gpus[i] >= gpu_count)
+            return false;
+    return true;
+}
+
+static bool fill_instance_group(Inference__ModelInstanceGroup *g, const char *model, size_t index,
+                                uint32_t gpu_count, struct arena *a)
+{
+    if (is_empty(g->name)) {
+        g->name = arena_printf(a, "%s_%zu", model, index);
+        if (!g->name)
+            return false;
+    }
+    if (g->count < 1)
+        g->count = 1;
+    if (g->kind == INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_AUTO) {
+        bool gpu = gpu_count > 0 && every_gpu_exists(g, gpu_count);
+        g->kind = gpu ? INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_GPU
+                      : INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_CPU;
+        if (!gpu)
+            g->n_gpus = 0; /* a list of wishes that this machine does not have */
+    }
+    if (g->kind == INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_GPU && g->n_gpus == 0)
+        for (uint32_t i = 0; i < gpu_count; i++)
+            if (!add_int32(&g->base, "gpus", (int32_t)i, a))
+                return false;
+    return true;
+}
+
+static bool fill_instance_groups(Inference__ModelConfig *m, const struct config_context *context,
+                                 struct arena *a)
+{
+    if (m->scheduling_choice_case == INFERENCE__MODEL_CONFIG__SCHEDULING_CHOICE_ENSEMBLE_SCHEDULING)
+        return true;
+    if (m->n_instance_group == 0) {
+        ProtobufCMessage **at = field_add(&m->base, field_of(&m->base, "instance_group"), a);
+        if (!at)
+            return false;
+        *at = message_create(&inference__model_instance_group__descriptor, a);
+        if (!*at)
+            return false;
+    }
+    for (size_t i = 0; i < m->n_instance_group; i++)
+        if (!fill_instance_group(m->instance_group[i], m->name, i, context->gpu_count, a))
+            return false;
+    return true;
+}
+
+static bool fill_dynamic_batching(Inference__ModelConfig *m, struct arena *a)
+{
+    if (m->scheduling_choice_case != INFERENCE__MODEL_CONFIG__SCHEDULING_CHOICE_DYNAMIC_BATCHING)
+        return true;
+    Inference__ModelDynamicBatching *d = m->dynamic_batching;
+    if (d->n_preferred_batch_size == 0 && m->max_batch_size > 0)
+        return add_int32(&d->base, "preferred_batch_size", m->max_batch_size, a);
+    return true;
+}
+
+static bool fill_all(Inference__ModelConfig *m, const struct config_context *context,
+                     struct arena *a)
+{
+    if (is_empty(m->name) && context->directory_name &&
+        !set_string(a, &m->name, context->directory_name))
+        return false;
+    return fill_engine(m, context, a) && fill_filename(m, a) && fill_version_policy(m, a) &&
+           fill_instance_groups(m, context, a) && fill_dynamic_batching(m, a);
+}
+
+tis_error *config_normalize(struct config_builder *b, const struct config_context *context)
+{
+    if (fill_all(b->message, context, &b->arena))
+        return NULL;
+    return error_new(TRITONSERVER_ERROR_UNAVAILABLE,
+                     "model '%s' configuration needs more than %d bytes of memory",
+                     b->message->name, CONFIG_MEMORY_BYTES_MAX);
+}
