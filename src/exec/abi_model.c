@@ -1,0 +1,344 @@
+/* The TRITONBACKEND_ functions about backends, models and instances. The contracts stand in
+ * include/tis/backend.h. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "exec/backend.h"
+#include "exec/version.h"
+#include "infer/response.h"
+#include "tis/backend.h"
+
+enum {
+    API_MAJOR = 1,
+    API_MINOR = 19,
+    CONFIG_VERSION = 1,
+};
+
+TRITONSERVER_Error *TRITONBACKEND_ApiVersion(uint32_t *major, uint32_t *minor)
+{
+    *major = API_MAJOR;
+    *minor = API_MINOR;
+    return NULL;
+}
+
+/* ---- Memory ---- */
+
+struct tis_memory_manager {
+    char unused; /* one object a process: CPU memory needs no state */
+};
+
+static struct tis_memory_manager memory_manager;
+
+TRITONSERVER_Error *TRITONBACKEND_MemoryManagerAllocate(TRITONBACKEND_MemoryManager *manager,
+                                                        void **buffer,
+                                                        TRITONSERVER_MemoryType memory_type,
+                                                        int64_t memory_type_id, uint64_t byte_size)
+{
+    (void)manager;
+    if (memory_type != TRITONSERVER_MEMORY_CPU)
+        return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
+                         "memory of type %s (device %" PRId64 ") is not available on this server, "
+                         "only CPU",
+                         TRITONSERVER_MemoryTypeString(memory_type), memory_type_id);
+    void *memory = malloc(byte_size ? byte_size : 1);
+    if (!memory)
+        return error_no_memory();
+    *buffer = memory;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_MemoryManagerFree(TRITONBACKEND_MemoryManager *manager,
+                                                    void *buffer,
+                                                    TRITONSERVER_MemoryType memory_type,
+                                                    int64_t memory_type_id)
+{
+    (void)manager;
+    (void)memory_type;
+    (void)memory_type_id;
+    free(buffer);
+    return NULL;
+}
+
+/* ---- Backend ---- */
+
+TRITONSERVER_Error *TRITONBACKEND_BackendName(TRITONBACKEND_Backend *backend, const char **name)
+{
+    *name = backend->name;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_BackendConfig(TRITONBACKEND_Backend *backend,
+                                                TRITONSERVER_Message **backend_config)
+{
+    *backend_config = &backend->config;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_BackendExecutionPolicy(TRITONBACKEND_Backend *backend,
+                                                         TRITONBACKEND_ExecutionPolicy *policy)
+{
+    *policy = backend->execution_policy;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_BackendSetExecutionPolicy(TRITONBACKEND_Backend *backend,
+                                                            TRITONBACKEND_ExecutionPolicy policy)
+{
+    backend->execution_policy = policy;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_BackendArtifacts(TRITONBACKEND_Backend *backend,
+                                                   TRITONBACKEND_ArtifactType *artifact_type,
+                                                   const char **location)
+{
+    *artifact_type = TRITONBACKEND_ARTIFACT_FILESYSTEM;
+    *location = backend->directory;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_BackendMemoryManager(TRITONBACKEND_Backend *backend,
+                                                       TRITONBACKEND_MemoryManager **manager)
+{
+    (void)backend;
+    *manager = &memory_manager;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_BackendState(TRITONBACKEND_Backend *backend, void **state)
+{
+    *state = backend->state;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_BackendSetState(TRITONBACKEND_Backend *backend, void *state)
+{
+    backend->state = state;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoading(
+    TRITONBACKEND_BackendAttribute *backend_attributes, bool enabled)
+{
+    backend_attributes->parallel_instance_loading = enabled;
+    return NULL;
+}
+
+/* ---- Model ---- */
+
+TRITONSERVER_Error *TRITONBACKEND_ModelName(TRITONBACKEND_Model *model, const char **name)
+{
+    *name = model->model_name;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelVersion(TRITONBACKEND_Model *model, uint64_t *version)
+{
+    *version = (uint64_t)model->number;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelRepository(TRITONBACKEND_Model *model,
+                                                  TRITONBACKEND_ArtifactType *artifact_type,
+                                                  const char **location)
+{
+    *artifact_type = TRITONBACKEND_ARTIFACT_FILESYSTEM;
+    *location = model->directory;
+    return NULL;
+}
+
+static tis_error *check_config_version(uint32_t config_version)
+{
+    if (config_version != CONFIG_VERSION)
+        return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
+                         "model configuration version %" PRIu32 " asked for, only %d is known",
+                         config_version, CONFIG_VERSION);
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelConfig(TRITONBACKEND_Model *model, uint32_t config_version,
+                                              TRITONSERVER_Message **model_config)
+{
+    tis_error *err = check_config_version(config_version);
+    if (err)
+        return err;
+    return TRITONSERVER_MessageNewFromSerializedJson(model_config, model->config->json,
+                                                     model->config->json_len);
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelAutoCompleteConfig(TRITONBACKEND_Model *model,
+                                                          bool *auto_complete_config)
+{
+    *auto_complete_config = model->auto_complete_config;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelSetConfig(TRITONBACKEND_Model *model,
+                                                 uint32_t config_version,
+                                                 TRITONSERVER_Message *model_config)
+{
+    tis_error *err = check_config_version(config_version);
+    if (err)
+        return err;
+    if (!model->initializing)
+        return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
+                         "model '%s': TRITONBACKEND_ModelSetConfig is allowed only inside "
+                         "TRITONBACKEND_ModelInitialize",
+                         model->model_name);
+
+    static const struct config_context context = { .gpu_count = 0 };
+    struct config_builder *builder = NULL;
+    struct model_config *replaced = NULL;
+    err = config_update(model->config, model_config->text, model_config->len, &builder);
+    if (!err)
+        err = config_normalize(builder, &context);
+    if (!err)
+        err = config_validate(builder, &context);
+    if (!err)
+        err = config_finish(&builder, &replaced);
+    config_builder_destroy(builder);
+    if (err)
+        return error_wrap(err, "backend '%s' set the configuration of model '%s'",
+                          model->backend->name, model->model_name);
+    config_unref(model->config);
+    model->config = replaced;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelServer(TRITONBACKEND_Model *model,
+                                              TRITONSERVER_Server **server)
+{
+    *server = model->server;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelBackend(TRITONBACKEND_Model *model,
+                                               TRITONBACKEND_Backend **backend)
+{
+    *backend = model->backend;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelState(TRITONBACKEND_Model *model, void **state)
+{
+    *state = model->state;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelSetState(TRITONBACKEND_Model *model, void *state)
+{
+    model->state = state;
+    return NULL;
+}
+
+/* Memory a backend says it uses goes to the log, for the operator who asks at verbose level. */
+static void log_memory_usage(const char *what, const char *name,
+                             TRITONSERVER_BufferAttributes **usage, uint32_t usage_size)
+{
+    for (uint32_t i = 0; i < usage_size; i++)
+        log_verbose("memory usage %s=%s kind=%s device=%" PRId64 " bytes=%zu", what, name,
+                    TRITONSERVER_MemoryTypeString(usage[i]->memory_type), usage[i]->memory_id,
+                    usage[i]->bytes);
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelReportMemoryUsage(TRITONBACKEND_Model *model,
+                                                         TRITONSERVER_BufferAttributes **usage,
+                                                         uint32_t usage_size)
+{
+    log_memory_usage("model", model->model_name, usage, usage_size);
+    return NULL;
+}
+
+/* ---- Instance ---- */
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceName(TRITONBACKEND_ModelInstance *instance,
+                                                    const char **name)
+{
+    *name = instance->name;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceKind(TRITONBACKEND_ModelInstance *instance,
+                                                    TRITONSERVER_InstanceGroupKind *kind)
+{
+    *kind = instance->kind;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceDeviceId(TRITONBACKEND_ModelInstance *instance,
+                                                        int32_t *device_id)
+{
+    *device_id = instance->device_id;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceHostPolicy(TRITONBACKEND_ModelInstance *instance,
+                                                          TRITONSERVER_Message **host_policy)
+{
+    *host_policy = &instance->host_policy;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceModel(TRITONBACKEND_ModelInstance *instance,
+                                                     TRITONBACKEND_Model **model)
+{
+    *model = instance->version;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceState(TRITONBACKEND_ModelInstance *instance,
+                                                     void **state)
+{
+    *state = instance->state;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceSetState(TRITONBACKEND_ModelInstance *instance,
+                                                        void *state)
+{
+    instance->state = state;
+    return NULL;
+}
+
+TRITONSERVER_Error *
+TRITONBACKEND_ModelInstanceReportMemoryUsage(TRITONBACKEND_ModelInstance *instance,
+                                             TRITONSERVER_BufferAttributes **usage,
+                                             uint32_t usage_size)
+{
+    log_memory_usage("instance", instance->name, usage, usage_size);
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportStatistics(
+    TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request *request, const bool success,
+    const uint64_t exec_start_ns, const uint64_t compute_start_ns, const uint64_t compute_end_ns,
+    const uint64_t exec_end_ns)
+{
+    request->stamps[STAMP_COMPUTE_INPUT_END] = compute_start_ns;
+    request->stamps[STAMP_COMPUTE_OUTPUT_START] = compute_end_ns;
+    request->stamps[STAMP_COMPUTE_END] = exec_end_ns;
+    statistics_add_request(&instance->version->statistics,
+                           &(struct statistics_request){
+                               .batch_size = request->batch_size,
+                               .success = success,
+                               .request_start_ns = request->stamps[STAMP_REQUEST_START],
+                               .queue_start_ns = request->stamps[STAMP_QUEUE_START],
+                               .exec_start_ns = exec_start_ns,
+                               .compute_start_ns = compute_start_ns,
+                               .compute_end_ns = compute_end_ns,
+                               .exec_end_ns = exec_end_ns,
+                           });
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportBatchStatistics(
+    TRITONBACKEND_ModelInstance *instance, const uint64_t batch_size, const uint64_t exec_start_ns,
+    const uint64_t compute_start_ns, const uint64_t compute_end_ns, const uint64_t exec_end_ns)
+{
+    statistics_add_execution(&instance->version->statistics, batch_size,
+                             compute_start_ns - exec_start_ns, compute_end_ns - compute_start_ns,
+                             exec_end_ns - compute_end_ns);
+    return NULL;
+}

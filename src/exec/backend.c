@@ -1,0 +1,310 @@
+#include "exec/backend.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "exec/plugin_call.h"
+#include "proto/json.h"
+
+_Thread_local struct plugin_call plugin_call;
+
+struct backends {
+    /* set at creation, then constant */
+    char *directory;
+    const struct backend_setting *settings;
+    uint32_t setting_count;
+    bool auto_complete_config;
+    /* under lock */
+    struct lock lock;
+    struct tis_backend *first;
+};
+
+static void backend_destroy(struct tis_backend *b)
+{
+    if (!b)
+        return;
+    free(b->name);
+    free(b->path);
+    free(b->directory);
+    free(b->config.text);
+    free(b);
+}
+
+tis_error *backends_create(const struct backends_options *options, struct backends **ret_backends)
+{
+    struct backends *b = calloc(1, sizeof(*b));
+    if (!b)
+        return error_no_memory();
+    b->directory = strdup(options->directory);
+    if (!b->directory) {
+        free(b);
+        return error_no_memory();
+    }
+    b->settings = options->settings;
+    b->setting_count = options->setting_count;
+    b->auto_complete_config = options->auto_complete_config;
+    lock_init(&b->lock, LOCK_BACKENDS);
+    *ret_backends = b;
+    return NULL;
+}
+
+static void backend_finalize(struct tis_backend *b)
+{
+    if (!b->entries.finalize)
+        return;
+    plugin_call_begin("TRITONBACKEND_Finalize", b->name, NULL, 0);
+    tis_error *err = b->entries.finalize(b);
+    plugin_call_end();
+    if (err)
+        log_warning("backend finalize failed backend=%s error=\"%s\"", b->name, error_text(err));
+    error_free(err);
+}
+
+void backends_destroy(struct backends *b)
+{
+    if (!b)
+        return;
+    for (struct tis_backend *it = b->first, *next; it; it = next) {
+        next = it->next;
+        backend_finalize(it);
+        backend_destroy(it);
+    }
+    lock_fini(&b->lock);
+    free(b->directory);
+    free(b);
+}
+
+static void append_pair(struct bytes *out, bool *first, const char *key, const char *value)
+{
+    if (!*first)
+        bytes_append_char(out, ',');
+    *first = false;
+    json_append_string(out, key, strlen(key));
+    bytes_append_char(out, ':');
+    json_append_string(out, value, strlen(value));
+}
+
+/* Is there a later or more specific setting of the same key? */
+static bool setting_is_overridden(const struct backends *b, uint32_t index, const char *name)
+{
+    const struct backend_setting *s = &b->settings[index];
+    for (uint32_t i = 0; i < b->setting_count; i++) {
+        const struct backend_setting *other = &b->settings[i];
+        bool applies = other->backend[0] == '\0' || strcmp(other->backend, name) == 0;
+        bool stronger = (other->backend[0] != '\0') > (s->backend[0] != '\0') ||
+                        ((other->backend[0] != '\0') == (s->backend[0] != '\0') && i > index);
+        if (applies && stronger && strcmp(other->key, s->key) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool setting_exists(const struct backends *b, const char *key, const char *name)
+{
+    for (uint32_t i = 0; i < b->setting_count; i++) {
+        const struct backend_setting *s = &b->settings[i];
+        if ((s->backend[0] == '\0' || strcmp(s->backend, name) == 0) && strcmp(s->key, key) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* {"cmdline":{...}}: what the command line says for this backend, over the global defaults. */
+static tis_error *build_config(const struct backends *b, const char *name,
+                               struct tis_message *ret_config)
+{
+    const struct {
+        const char *key;
+        const char *value;
+    } defaults[] = {
+        { "auto-complete-config", b->auto_complete_config ? "true" : "false" },
+        { "backend-directory", b->directory },
+        { "min-compute-capability", "6.000000" },
+        { "default-max-batch-size", "4" },
+    };
+    struct bytes out = { 0 };
+    bool first = true;
+
+    bytes_append_str(&out, "{\"cmdline\":{");
+    for (size_t i = 0; i < ARRAY_LEN(defaults); i++) {
+        if (!setting_exists(b, defaults[i].key, name))
+            append_pair(&out, &first, defaults[i].key, defaults[i].value);
+    }
+    for (uint32_t i = 0; i < b->setting_count; i++) {
+        const struct backend_setting *s = &b->settings[i];
+        if ((s->backend[0] == '\0' || strcmp(s->backend, name) == 0) &&
+            !setting_is_overridden(b, i, name))
+            append_pair(&out, &first, s->key, s->value);
+    }
+    bytes_append_str(&out, "}}");
+
+    ret_config->len = out.len;
+    ret_config->text = bytes_steal(&out);
+    return ret_config->text ? NULL : error_no_memory();
+}
+
+static bool is_file(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* First existing file of the search order, malloc'ed. */
+static tis_error *find_library(const struct backends *b, const char *name, const char *library,
+                               const char *model_directory, const char *version_directory,
+                               char **ret_path)
+{
+    if (strchr(name, '/') || strchr(library, '/') || name[0] == '.' || name[0] == '\0')
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                         "backend name '%s' and runtime '%s' must be plain names without '/'", name,
+                         library);
+
+    struct bytes file = { 0 };
+    if (library[0])
+        bytes_append_str(&file, library);
+    else
+        bytes_printf(&file, "libtriton_%s.so", name);
+
+    struct bytes paths[3] = { 0 };
+    bytes_printf(&paths[0], "%s/%s", version_directory, bytes_str(&file));
+    bytes_printf(&paths[1], "%s/%s", model_directory, bytes_str(&file));
+    bytes_printf(&paths[2], "%s/%s/%s", b->directory, name, bytes_str(&file));
+
+    *ret_path = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(paths) && !*ret_path; i++) {
+        if (is_file(bytes_str(&paths[i])))
+            *ret_path = bytes_steal(&paths[i]);
+    }
+    tis_error *err = NULL;
+    if (!*ret_path)
+        err = error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                        "unable to find backend library for backend '%s', searched: %s, %s, %s "
+                        "(--backend-directory names the last one's root)",
+                        name, bytes_str(&paths[0]), bytes_str(&paths[1]), bytes_str(&paths[2]));
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+        bytes_fini(&paths[i]);
+    bytes_fini(&file);
+    return err;
+}
+
+static tis_error *load_entries(void *handle, const char *path, struct backend_entries *e)
+{
+    const struct {
+        const char *symbol;
+        void *slot;
+    } table[] = {
+        { "TRITONBACKEND_Initialize", &e->initialize },
+        { "TRITONBACKEND_Finalize", &e->finalize },
+        { "TRITONBACKEND_GetBackendAttribute", &e->attributes },
+        { "TRITONBACKEND_ModelInitialize", &e->model_initialize },
+        { "TRITONBACKEND_ModelFinalize", &e->model_finalize },
+        { "TRITONBACKEND_ModelInstanceInitialize", &e->instance_initialize },
+        { "TRITONBACKEND_ModelInstanceFinalize", &e->instance_finalize },
+        { "TRITONBACKEND_ModelInstanceExecute", &e->execute },
+        { "TRITONBACKEND_ModelInstanceReady", &e->instance_ready },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        void *function = dlsym(handle, table[i].symbol);
+        memcpy(table[i].slot, &function, sizeof(function));
+    }
+    if (!e->execute)
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                         "backend library '%s' does not export TRITONBACKEND_ModelInstanceExecute, "
+                         "so it is not a backend",
+                         path);
+    return NULL;
+}
+
+static tis_error *backend_initialize(struct tis_backend *b)
+{
+    tis_error *err = NULL;
+    if (b->entries.initialize) {
+        plugin_call_begin("TRITONBACKEND_Initialize", b->name, NULL, 0);
+        err = b->entries.initialize(b);
+        plugin_call_end();
+    }
+    if (!err && b->entries.attributes) {
+        plugin_call_begin("TRITONBACKEND_GetBackendAttribute", b->name, NULL, 0);
+        err = b->entries.attributes(b, &b->attribute);
+        plugin_call_end();
+    }
+    /* Triton finalizes a backend whose initialize failed; plug-ins rely on it. */
+    if (err)
+        backend_finalize(b);
+    return error_wrap(err, "initializing backend '%s' (%s)", b->name, b->path);
+}
+
+/* Under the lock. Takes *path. */
+static tis_error *backend_create(struct backends *owner, const char *name, char **path,
+                                 struct tis_backend **ret_backend)
+{
+    tis_error *err = NULL;
+    void *handle;
+    struct tis_backend *b = calloc(1, sizeof(*b));
+    if (!b)
+        return error_no_memory();
+    b->path = *path;
+    *path = NULL;
+    b->name = strdup(name);
+    b->directory = strndup(b->path, (size_t)(strrchr(b->path, '/') - b->path));
+    b->auto_complete_config = owner->auto_complete_config;
+    if (!b->name || !b->directory) {
+        err = error_no_memory();
+        goto out;
+    }
+    err = build_config(owner, name, &b->config);
+    if (err)
+        goto out;
+
+    handle = dlopen(b->path, RTLD_NOW | RTLD_LOCAL);
+    if (!handle) {
+        err = error_new(TRITONSERVER_ERROR_INVALID_ARG, "unable to load backend library: %s",
+                        dlerror());
+        goto out;
+    }
+    err = load_entries(handle, b->path, &b->entries);
+    if (err)
+        goto out;
+    err = backend_initialize(b);
+    if (err)
+        goto out;
+
+    log_info("backend loaded backend=%s file=%s", b->name, b->path);
+    *ret_backend = b;
+    b = NULL;
+out:
+    backend_destroy(b);
+    return err;
+}
+
+tis_error *backends_open(struct backends *b, const char *name, const char *library,
+                         const char *model_directory, const char *version_directory,
+                         struct tis_backend **ret_backend)
+{
+    char *path;
+    tis_error *err = find_library(b, name, library, model_directory, version_directory, &path);
+    if (err)
+        return err;
+
+    lock_take(&b->lock);
+    struct tis_backend *found = b->first;
+    while (found && (strcmp(found->path, path) != 0 || strcmp(found->name, name) != 0))
+        found = found->next;
+    if (!found) {
+        err = backend_create(b, name, &path, &found);
+        if (!err) {
+            found->next = b->first;
+            b->first = found;
+        }
+    }
+    lock_release(&b->lock);
+    free(path);
+    if (err)
+        return err;
+    *ret_backend = found;
+    return NULL;
+}

@@ -1,0 +1,177 @@
+#include "exec/instance.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "exec/plugin_call.h"
+
+enum {
+    BATCH_REQUESTS_MAX = 256
+};
+
+tis_error *instance_create(struct tis_version *v, const char *name, uint32_t index,
+                           TRITONSERVER_InstanceGroupKind kind, int32_t device_id,
+                           struct tis_instance **ret_instance)
+{
+    static const char *const policies[] = {
+        [TRITONSERVER_INSTANCEGROUPKIND_AUTO] = "cpu",
+        [TRITONSERVER_INSTANCEGROUPKIND_CPU] = "cpu",
+        [TRITONSERVER_INSTANCEGROUPKIND_GPU] = "gpu",
+        [TRITONSERVER_INSTANCEGROUPKIND_MODEL] = "model",
+    };
+    tis_error *err = NULL;
+    struct tis_instance *i = calloc(1, sizeof(*i));
+    struct bytes policy = { 0 };
+    if (!i)
+        return error_no_memory();
+    i->version = v;
+    i->index = index;
+    i->kind = kind;
+    i->device_id = device_id;
+    i->name = strdup(name);
+    cond_init(&i->wake);
+    bytes_printf(&policy, "{\"%s", policies[kind]);
+    if (kind == TRITONSERVER_INSTANCEGROUPKIND_GPU)
+        bytes_printf(&policy, "_%d", device_id);
+    bytes_append_str(&policy, "\":{}}");
+    i->host_policy.len = policy.len;
+    i->host_policy.text = bytes_steal(&policy);
+    if (!i->name || !i->host_policy.text) {
+        err = error_no_memory();
+        goto out;
+    }
+
+    /* A failed initialize is still followed by finalize, as Triton does. */
+    i->initialized = true;
+    if (v->backend->entries.instance_initialize) {
+        plugin_call_begin("TRITONBACKEND_ModelInstanceInitialize", v->backend->name, v->model_name,
+                          v->number);
+        err = v->backend->entries.instance_initialize(i);
+        plugin_call_end();
+    }
+    if (err)
+        goto out;
+    *ret_instance = i;
+    i = NULL;
+out:
+    instance_destroy(i);
+    return err;
+}
+
+void instance_destroy(struct tis_instance *i)
+{
+    if (!i)
+        return;
+    struct tis_backend *b = i->version->backend;
+    if (i->initialized && b->entries.instance_finalize) {
+        plugin_call_begin("TRITONBACKEND_ModelInstanceFinalize", b->name, i->version->model_name,
+                          i->version->number);
+        tis_error *err = b->entries.instance_finalize(i);
+        plugin_call_end();
+        if (err)
+            log_warning("instance finalize failed instance=%s error=\"%s\"", i->name,
+                        error_text(err));
+        error_free(err);
+    }
+    cond_fini(&i->wake);
+    free(i->host_policy.text);
+    free(i->name);
+    free(i);
+}
+
+/* Execute returned an error: the requests stayed with us, each is answered with it. */
+static void fail_batch(struct tis_instance *i, struct tis_request **requests, uint32_t count,
+                       tis_error *err)
+{
+    uint64_t now = clock_ns();
+    log_verbose("execute failed instance=%s requests=%u error=\"%s\"", i->name, count,
+                error_text(err));
+    for (uint32_t k = 0; k < count; k++) {
+        struct tis_request *req = requests[k];
+        statistics_add_failure(&i->version->statistics, req->batch_size,
+                               now - req->stamps[STAMP_REQUEST_START]);
+        request_fail(req, REQUEST_RUNNING, error_copy(err));
+    }
+    error_free(err);
+}
+
+static void run_batch(struct tis_instance *i, struct tis_request **requests, uint32_t count)
+{
+    struct tis_version *v = i->version;
+    uint64_t now = clock_ns();
+    for (uint32_t k = 0; k < count; k++) {
+        requests[k]->stamps[STAMP_COMPUTE_START] = now;
+        bool moved = request_move(requests[k], REQUEST_QUEUED, REQUEST_RUNNING);
+        assert(moved);
+    }
+
+    plugin_call_begin("TRITONBACKEND_ModelInstanceExecute", v->backend->name, v->model_name,
+                      v->number);
+    tis_error *err = v->backend->entries.execute(i, requests, count);
+    plugin_call_end();
+    if (err)
+        fail_batch(i, requests, count, err);
+}
+
+void instance_wake_one(struct tis_version *v)
+{
+    struct tis_instance *i = v->idle;
+    v->idle = i->idle_next;
+    i->is_idle = false;
+    cond_signal(&i->wake);
+}
+
+static void *instance_run(void *arg)
+{
+    struct tis_instance *i = arg;
+    struct tis_version *v = i->version;
+    struct tis_request *requests[BATCH_REQUESTS_MAX];
+
+    lock_take(&v->lock);
+    for (;;) {
+        uint32_t count =
+            v->scheduler->ops->take(v->scheduler, i->index, requests, BATCH_REQUESTS_MAX, 0);
+        if (count > 0) {
+            lock_release(&v->lock);
+            run_batch(i, requests, count);
+            lock_take(&v->lock);
+            continue;
+        }
+        if (v->closing)
+            break;
+        i->idle_next = v->idle;
+        i->is_idle = true;
+        v->idle = i;
+        while (i->is_idle)
+            cond_wait(&i->wake, &v->lock);
+    }
+    lock_release(&v->lock);
+    return NULL;
+}
+
+tis_error *instance_start(struct tis_instance *i)
+{
+    int rc = pthread_create(&i->thread, NULL, instance_run, i);
+    if (rc != 0)
+        return error_new(TRITONSERVER_ERROR_UNAVAILABLE,
+                         "cannot start the thread of instance '%s': %s", i->name, strerror(rc));
+    i->thread_started = true;
+
+    char thread_name[16];
+    snprintf(thread_name, sizeof(thread_name), "run:%s", i->name);
+    pthread_setname_np(i->thread, thread_name);
+    return NULL;
+}
+
+void instance_join(struct tis_instance *i)
+{
+    if (i->thread_started)
+        pthread_join(i->thread, NULL);
+    i->thread_started = false;
+}

@@ -1,0 +1,106 @@
+/* exec/version.h - one loaded version of a model: its backend, instances and queue.
+ *
+ * `struct tis_version` is what the plug-in API calls a model. It is created by a loading thread,
+ * runs requests on its instances' threads, and is destroyed by a loading thread when nobody refers
+ * to it any more.
+ *
+ * Ownership: counted. The registry holds a reference while the version may be looked up, each
+ *            request (through its sink) one until its last response is gone. The last unref calls
+ *            on_unused, which must arrange for version_destroy() on a thread that may block.
+ * Threads:   create, destroy: a loading thread. Everything else: any.
+ */
+#ifndef TIS_EXEC_VERSION_H
+#define TIS_EXEC_VERSION_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/lock.h"
+#include "config/config.h"
+#include "exec/backend.h"
+#include "infer/request.h"
+#include "metrics/statistics.h"
+#include "sched/scheduler.h"
+#include "tis/backend.h"
+
+struct tis_version_options {
+    struct backends *backends;
+    struct tis_server *server; /* handed to plug-ins; opaque here */
+    const char *model_name;
+    int64_t number;
+    const char *directory;       /* of the model */
+    struct model_config *config; /* complete and valid; a reference is taken */
+    bool auto_complete_config;
+    void (*on_unused)(struct tis_version *version, void *arg);
+    void *on_unused_arg;
+};
+
+struct tis_version {
+    /* set at creation, then constant */
+    char *model_name;
+    int64_t number;
+    char *directory;
+    struct model_config *config; /* the backend may replace it inside ModelInitialize */
+    struct tis_backend *backend;
+    struct tis_server *server;
+    bool auto_complete_config;
+    bool initializing; /* inside ModelInitialize, when SetConfig is allowed */
+    struct tis_instance **instances;
+    uint32_t instance_count;
+    void (*on_unused)(struct tis_version *version, void *arg);
+    void *on_unused_arg;
+    /* the backend's */
+    void *state;
+    /* any thread, under lock */
+    struct lock lock;
+    struct scheduler *scheduler;
+    struct tis_instance *idle; /* waiting for work; the last to wait is the first to run */
+    bool closing;
+    /* any thread */
+    struct statistics statistics;
+    _Atomic uint32_t refs;
+};
+
+/* One execution context of a version: a thread of its own. */
+struct tis_instance {
+    /* set at creation, then constant */
+    struct tis_version *version;
+    char *name; /* "<group>_<index>" */
+    uint32_t index;
+    TRITONSERVER_InstanceGroupKind kind;
+    int32_t device_id;
+    struct tis_message host_policy;
+    pthread_t thread;
+    bool thread_started;
+    bool initialized;
+    /* the backend's */
+    void *state;
+    /* under the version's lock */
+    struct tis_instance *idle_next;
+    bool is_idle;
+    struct cond wake; /* is_idle became false */
+};
+
+/* Opens the backend, initialises model and instances, starts their threads. The version has one
+ * reference, the caller's. Errors: the backend's, with model and version named. */
+MUST_USE tis_error *version_create(const struct tis_version_options *options,
+                                   struct tis_version **ret_version);
+/* refs must be zero, or creation have failed. Waits for the instances' threads. */
+void version_destroy(struct tis_version *v);
+
+struct tis_version *version_ref(struct tis_version *v);
+void version_unref(struct tis_version *v);
+
+/* Queues *req, which was checked against the version's configuration; its sink takes a reference on
+ * v. Takes *req on success. Errors: UNAVAILABLE. */
+MUST_USE tis_error *version_submit(struct tis_version *v, struct tis_request **req);
+/* The client has gone or changed its mind: a waiting request is answered CANCELLED at once, a
+ * running one is marked for the backend to see. The caller must know that req is not done yet. */
+void version_cancel(struct tis_version *v, struct tis_request *req);
+
+/* Would the instances serve a request now? Asks the backend when it can tell. */
+bool version_is_ready(struct tis_version *v);
+
+#endif

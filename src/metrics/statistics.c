@@ -1,0 +1,127 @@
+#include "metrics/statistics.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+void statistics_init(struct statistics *s)
+{
+    memset(s, 0, sizeof(*s));
+    lock_init(&s->lock, LOCK_STATISTICS);
+}
+
+void statistics_fini(struct statistics *s)
+{
+    free(s->batches);
+    lock_fini(&s->lock);
+}
+
+/* Under the lock. The entry of a batch size, made when it is new; NULL when out of memory: the
+ * totals still count. */
+static struct batch_statistics *batch_entry(struct statistics *s, uint32_t batch_size)
+{
+    uint32_t at = s->batch_count;
+    while (at > 0 && s->batches[at - 1].batch_size > batch_size)
+        at--;
+    if (at > 0 && s->batches[at - 1].batch_size == batch_size)
+        return &s->batches[at - 1];
+
+    if (s->batch_count == s->batch_capacity) {
+        uint32_t capacity = s->batch_capacity ? s->batch_capacity * 2 : 4;
+        struct batch_statistics *grown = realloc(s->batches, capacity * sizeof(*grown));
+        if (!grown)
+            return NULL;
+        s->batches = grown;
+        s->batch_capacity = capacity;
+    }
+    memmove(&s->batches[at + 1], &s->batches[at], (s->batch_count - at) * sizeof(*s->batches));
+    s->batches[at] = (struct batch_statistics){ .batch_size = batch_size };
+    s->batch_count++;
+    return &s->batches[at];
+}
+
+static void duration_add(struct duration *d, uint64_t ns)
+{
+    d->count++;
+    d->ns += ns;
+}
+
+/* A backend may report times out of order: a negative span counts as none. */
+static uint64_t span(uint64_t from_ns, uint64_t to_ns)
+{
+    return to_ns > from_ns ? to_ns - from_ns : 0;
+}
+
+void statistics_add_request(struct statistics *s, const struct statistics_request *r)
+{
+    uint64_t total_ns = span(r->request_start_ns, r->exec_end_ns);
+    if (!r->success) {
+        statistics_add_failure(s, r->batch_size, total_ns);
+        return;
+    }
+
+    uint64_t queue_ns = span(r->queue_start_ns, r->exec_start_ns);
+    uint64_t now_ms = clock_wall_ms();
+    lock_take(&s->lock);
+    struct statistics_totals *t = &s->totals;
+    t->last_inference_ms = now_ms;
+    t->inference_count += r->batch_size;
+    duration_add(&t->success, total_ns);
+    duration_add(&t->queue, queue_ns);
+    duration_add(&t->compute_input, span(r->exec_start_ns, r->compute_start_ns));
+    duration_add(&t->compute_infer, span(r->compute_start_ns, r->compute_end_ns));
+    duration_add(&t->compute_output, span(r->compute_end_ns, r->exec_end_ns));
+
+    struct batch_statistics *b = batch_entry(s, r->batch_size);
+    if (b) {
+        duration_add(&b->success, total_ns);
+        duration_add(&b->queue, queue_ns);
+        duration_add(&b->compute, span(r->exec_start_ns, r->exec_end_ns));
+    }
+    lock_release(&s->lock);
+}
+
+void statistics_add_failure(struct statistics *s, uint32_t batch_size, uint64_t duration_ns)
+{
+    lock_take(&s->lock);
+    duration_add(&s->totals.fail, duration_ns);
+    struct batch_statistics *b = batch_entry(s, batch_size);
+    if (b)
+        duration_add(&b->failed, duration_ns);
+    lock_release(&s->lock);
+}
+
+void statistics_add_execution(struct statistics *s, uint64_t batch_size, uint64_t compute_input_ns,
+                              uint64_t compute_infer_ns, uint64_t compute_output_ns)
+{
+    lock_take(&s->lock);
+    s->totals.execution_count++;
+    struct batch_statistics *b = batch_entry(s, (uint32_t)batch_size);
+    if (b) {
+        duration_add(&b->compute_input, compute_input_ns);
+        duration_add(&b->compute_infer, compute_infer_ns);
+        duration_add(&b->compute_output, compute_output_ns);
+    }
+    lock_release(&s->lock);
+}
+
+void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot)
+{
+    lock_take(&s->lock);
+    *ret_snapshot = (struct statistics_snapshot){ .totals = s->totals };
+    if (s->batch_count > 0) {
+        ret_snapshot->batches = malloc(s->batch_count * sizeof(*s->batches));
+        if (ret_snapshot->batches) {
+            memcpy(ret_snapshot->batches, s->batches, s->batch_count * sizeof(*s->batches));
+            ret_snapshot->batch_count = s->batch_count;
+        }
+    }
+    lock_release(&s->lock);
+}
+
+void statistics_snapshot_fini(struct statistics_snapshot *snapshot)
+{
+    free(snapshot->batches);
+    *snapshot = (struct statistics_snapshot){ 0 };
+}
