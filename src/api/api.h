@@ -1,0 +1,75 @@
+/* api/api.h - what the server can be asked, over HTTP (gRPC binds to the same operations later).
+ *
+ * Each operation is written once: decode, do, encode. v1 (TRTIS 0.9 and 1.x) and v2 differ in
+ * paths, encodings and error texts, not in what is done; the folders v1/ and v2/ hold what differs.
+ *
+ * Threads: api_create() and api_destroy() on the main thread, handlers on loop threads, completions
+ *          of inference on backend threads (they only post to the loop).
+ */
+#ifndef TIS_API_API_H
+#define TIS_API_API_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/lock.h"
+#include "http/server.h"
+#include "metrics/statistics.h"
+#include "model/registry.h"
+
+enum server_state {
+    SERVER_INVALID,
+    SERVER_INITIALIZING,
+    SERVER_READY,
+    SERVER_EXITING,
+    SERVER_FAILED_TO_INITIALIZE,
+};
+
+/* Counters of the v1 status: every call counts. */
+enum api_counter {
+    COUNTER_STATUS,
+    COUNTER_PROFILE,
+    COUNTER_HEALTH,
+    COUNTER_COUNT,
+};
+
+struct api_options {
+    const char *id;      /* NULL: each dialect's default */
+    const char *version; /* NULL: each dialect's default */
+    uint64_t start_ns;   /* monotonic, of the process */
+    uint64_t body_bytes_max;
+    bool strict_readiness;
+    bool allow_profiling;
+};
+
+struct api {
+    /* set at creation, then constant */
+    struct api_options options;
+    struct registry *registry;
+    /* atomic */
+    _Atomic uint32_t state; /* enum server_state */
+    _Atomic bool draining;  /* not ready any more, still serving */
+    _Atomic uint64_t v1_request_id;
+    /* any thread, under lock */
+    struct lock lock;
+    struct duration counters[COUNTER_COUNT];
+};
+
+void api_init(struct api *api, const struct api_options *options, struct registry *registry);
+void api_fini(struct api *api);
+
+void api_set_state(struct api *api, enum server_state state);
+enum server_state api_state(const struct api *api);
+/* Answers "not ready" from now on, and serves. */
+void api_set_draining(struct api *api);
+bool api_is_live(const struct api *api);
+bool api_is_ready(const struct api *api);
+/* Counts a call of a kind that took until now. */
+void api_count(struct api *api, enum api_counter counter, uint64_t start_ns);
+
+/* The handler to give to http_server_create(); api must outlive the server. */
+struct http_handler api_http_handler(struct api *api);
+
+#endif

@@ -1,0 +1,188 @@
+#include "api/call.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/number.h"
+#include "base/slab.h"
+#include "infer/reason.h"
+#include "infer/slabs.h"
+#include "model/validate.h"
+
+enum {
+    OUT_BYTES_KEPT_MAX = 16 << 10
+};
+
+static const struct slab call_slab = { SLAB_CALL, sizeof(struct call) };
+
+struct call *call_create(struct api *api, struct http_exchange *ex)
+{
+    int is_new;
+    struct call *call = slab_alloc(&call_slab, &is_new);
+    if (!call)
+        return NULL;
+    struct bytes out = is_new ? (struct bytes){ 0 } : call->out;
+    bytes_clear(&out);
+    *call = (struct call){
+        .ex = ex,
+        .api = api,
+        .loop = http_exchange_loop(ex),
+        .start_ns = ex->recv_start_ns,
+        .out = out,
+    };
+    return call;
+}
+
+void call_destroy(struct call *call)
+{
+    if (!call)
+        return;
+    assert(!call->is_running);
+    response_destroy(&call->response);
+    request_free(&call->request);
+    version_unref(call->target);
+    buffer_unref(call->body);
+    if (call->out.capacity > OUT_BYTES_KEPT_MAX)
+        bytes_fini(&call->out);
+    slab_free(&call_slab, call);
+}
+
+tis_error *call_version_number(const struct call *call, int64_t *ret_number)
+{
+    if (call->version.len == 0) {
+        *ret_number = -1;
+        return NULL;
+    }
+    if (number_parse_i64(call->version.at, call->version.len, ret_number) && *ret_number >= 0)
+        return NULL;
+    char text[64];
+    size_t len = call->version.len < sizeof(text) - 1 ? call->version.len : sizeof(text) - 1;
+    memcpy(text, call->version.at, len);
+    text[len] = '\0';
+    return reason_error(REASON_VERSION_INVALID, text);
+}
+
+/* ---- Inference ---- */
+
+/* On the loop again: answer. */
+static void call_done(struct loop_message *m)
+{
+    struct call *call = CONTAINER_OF(m, struct call, done);
+    call->is_running = false;
+    call->request->stamps[STAMP_SEND_START] = loop_now_ns(call->loop);
+
+    tis_error *err = NULL;
+    if (!call->response)
+        err = error_new(TRITONSERVER_ERROR_INTERNAL,
+                        "model '%s': the backend ended the request without a response",
+                        call->target->model_name);
+    else if (call->response->error)
+        err = error_copy(call->response->error);
+    else
+        err = call->dialect->encode(call);
+    if (err)
+        call->dialect->fail(call, err);
+}
+
+/* A backend's thread. These protocols carry one response for a request: the first counts. */
+static void sink_complete(struct sink *sink, struct tis_response *response, uint32_t flags)
+{
+    struct call *call = sink->user;
+    (void)flags;
+    if (!response)
+        return;
+    if (call->response) {
+        log_warning("model %s sent more than one response to a request of a protocol that carries "
+                    "one; dropped",
+                    sink->version->model_name);
+        response_destroy(&response);
+        return;
+    }
+    call->response = response;
+}
+
+static void sink_done(struct sink *sink, struct tis_request *request)
+{
+    struct call *call = sink->user;
+    (void)request;
+    loop_post(call->loop, &call->done);
+}
+
+static const struct sink_ops call_sink_ops = {
+    .complete = sink_complete,
+    .done = sink_done,
+};
+
+tis_error *call_open_request(struct call *call, int64_t version,
+                             const struct infer_dialect *dialect)
+{
+    tis_error *err = registry_acquire(call->api->registry, call->model.at, call->model.len, version,
+                                      &call->target);
+    if (err)
+        return err;
+    call->dialect = dialect;
+    call->done.run = call_done;
+    call->request = request_create(&call_sink_ops, call);
+    if (!call->request)
+        return error_no_memory();
+    call->request->stamps[STAMP_RECV_START] = call->ex->recv_start_ns;
+    call->request->stamps[STAMP_RECV_END] = call->ex->recv_end_ns;
+    call->request->stamps[STAMP_REQUEST_START] = clock_ns();
+    call->request->body = call->body ? buffer_ref(call->body) : NULL;
+    return NULL;
+}
+
+tis_error *call_infer(struct call *call)
+{
+    struct tis_request *req = call->request;
+    if (call->wanted_count > 0) {
+        req->outputs = arena_alloc(&req->arena, call->wanted_count * sizeof(*req->outputs));
+        if (!req->outputs)
+            return error_no_memory();
+        req->output_count = call->wanted_count;
+        for (uint32_t i = 0; i < call->wanted_count; i++)
+            req->outputs[i] = call->wanted[i].name;
+    }
+    tis_error *err = request_validate(req, call->target->config, call->target->model_name);
+    if (err)
+        return err;
+
+    call->is_running = true; /* the answer may be posted before submit returns */
+    err = version_submit(call->target, &req);
+    if (err)
+        call->is_running = false;
+    return err;
+}
+
+void call_cancel(struct call *call)
+{
+    if (call->is_running)
+        version_cancel(call->target, call->request);
+}
+
+const struct wanted_output *call_wanted(const struct call *call, const char *output_name)
+{
+    for (uint32_t i = 0; i < call->wanted_count; i++) {
+        if (strcmp(call->wanted[i].name, output_name) == 0)
+            return &call->wanted[i];
+    }
+    return NULL;
+}
+
+/* ---- Answers ---- */
+
+void call_respond(struct call *call, int status, const char *headers)
+{
+    http_respond_copy(call->ex, status, headers, NULL, 0);
+}
+
+void call_respond_json(struct call *call, int status, const struct bytes *json)
+{
+    static const char headers[] = "Content-Type: application/json\r\n";
+    if (json->failed)
+        http_respond_copy(call->ex, 503, headers, "{\"error\":\"out of memory\"}", 25);
+    else
+        http_respond_copy(call->ex, status, headers, json->data, json->len);
+}

@@ -1,0 +1,108 @@
+/* api/call.h - one call of the API over one HTTP exchange.
+ *
+ * A call is made when the exchange's head is complete and lives until the exchange has ended; it
+ * holds what the operation needs between decode and encode: the matched route, the body, and for
+ * inference the request and its response.
+ *
+ * The way of an inference: the handler fills call->request and calls call_infer(). The backend's
+ * thread leaves the response in the call and posts call->done to the loop; there the dialect's
+ * encode (or fail) answers.
+ *
+ * Threads: the loop of the exchange; only the fields marked so are touched by others.
+ */
+#ifndef TIS_API_CALL_H
+#define TIS_API_CALL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "api/api.h"
+#include "base/bytes.h"
+#include "http/server.h"
+#include "infer/buffer.h"
+#include "infer/request.h"
+#include "infer/response.h"
+
+struct call;
+
+/* A piece of the path; not terminated. */
+struct part {
+    const char *at;
+    size_t len;
+};
+
+/* How a dialect answers an inference. */
+struct infer_dialect {
+    /* call->response has no error: answer. An error returned is answered by fail. */
+    tis_error *(*encode)(struct call *call);
+    /* Takes err. */
+    void (*fail)(struct call *call, tis_error *err);
+};
+
+struct route {
+    enum http_method method;
+    const char *pattern; /* {model}: one segment; {version}: digits; {rest}: all that follows */
+    void (*handle)(struct call *call);
+    enum {
+        ROUTE_EXEMPT = 1, /* from the in-flight byte budget */
+        ROUTE_INFER = 2,  /* the body carries tensors */
+    } flags;
+};
+
+/* What the client wants of one output. */
+struct wanted_output {
+    const char *name;
+    bool is_binary;
+    uint32_t class_count; /* 0: the tensor itself */
+    uint64_t byte_size;   /* 0.9: what the client expects per batch entry; 0: not said */
+};
+
+struct call {
+    struct http_exchange *ex;
+    struct api *api;
+    const struct route *route;
+    struct loop *loop;
+    struct part model;
+    struct part version;
+    struct part rest;
+    struct buffer *body; /* a reference; NULL without a body */
+    uint64_t start_ns;
+
+    /* inference */
+    const struct infer_dialect *dialect;
+    struct tis_request *request;
+    struct tis_version *target;    /* a reference; the version the request goes to */
+    struct wanted_output *wanted;  /* in the client's order; request arena */
+    uint32_t wanted_count;         /* 0: all outputs */
+    bool binary_default;           /* for outputs the client did not name */
+    void *dialect_data;            /* request arena */
+    struct tis_response *response; /* left by the backend's thread before done is posted */
+    struct loop_message done;
+    bool is_running; /* submitted and not yet back on the loop */
+
+    struct bytes out; /* the reply's head; its memory is reused */
+};
+
+struct call *call_create(struct api *api, struct http_exchange *ex);
+void call_destroy(struct call *call);
+
+/* Parses {version}: -1 when the path has none. Errors: VERSION_INVALID. */
+MUST_USE tis_error *call_version_number(const struct call *call, int64_t *ret_number);
+
+/* Looks the target up and makes call->request. Errors: reasons of registry_acquire(). */
+MUST_USE tis_error *call_open_request(struct call *call, int64_t version,
+                                      const struct infer_dialect *dialect);
+/* Checks and queues call->request; the answer comes from the dialect later. On error the caller
+ * answers. */
+MUST_USE tis_error *call_infer(struct call *call);
+/* The client has gone. */
+void call_cancel(struct call *call);
+
+/* What the client wants of an output of the response; NULL: nothing, it was not asked for. */
+const struct wanted_output *call_wanted(const struct call *call, const char *output_name);
+
+/* Short answers. */
+void call_respond(struct call *call, int status, const char *headers);           /* no body */
+void call_respond_json(struct call *call, int status, const struct bytes *json); /* copies */
+
+#endif

@@ -1,0 +1,484 @@
+/* Inference of the v1 protocol: shapes and sizes in NV-InferRequest, tensors one after the other in
+ * the body; the answer is raw tensors followed by an InferResponseHeader. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "api/classify.h"
+#include "api/v1/infer_header.h"
+#include "api/v1/v1.h"
+#include "infer/datatype.h"
+#include "infer/reason.h"
+#include "infer/shape.h"
+#include "proto/message.h"
+#include "proto/text.h"
+#include "v0/api.pb-c.h"
+#include "v1/api.pb-c.h"
+
+/* What the answer needs of the question. */
+struct v1_infer {
+    struct v1_infer_header header;
+    uint64_t request_id;
+    bool wants_binary; /* the response header behind the tensors */
+};
+
+static const struct v1_infer *infer_of(const struct call *call)
+{
+    return call->dialect_data;
+}
+
+static enum dialect dialect_of(const struct call *call)
+{
+    const struct v1_infer *v = infer_of(call);
+    return v && v->header.is_v0 ? DIALECT_V0 : DIALECT_V1;
+}
+
+static void v1_infer_fail(struct call *call, tis_error *err)
+{
+    const struct v1_infer *v = infer_of(call);
+    struct bytes *headers = &call->out;
+    bytes_clear(headers);
+    v1_append_status(headers, call->api, dialect_of(call), err, v ? v->request_id : 0);
+    bytes_append_str(headers, "NV-InferResponse: ");
+    if (v && v->header.id)
+        bytes_printf(headers, "id: %" PRIu64, v->header.id);
+    bytes_append_str(headers, "\r\nContent-Type: application/octet-stream\r\n");
+    call_respond(call, 400, bytes_str(headers));
+    error_free(err);
+}
+
+/* ---- Decode ---- */
+
+static tis_error *check_header(const struct call *call, const struct v1_infer_header *h)
+{
+    const struct model_config *config = call->target->config;
+    const char *model = call->target->model_name;
+    uint32_t batch_size_max = config->max_batch_size > 0 ? (uint32_t)config->max_batch_size : 1;
+    if (h->batch_size < 1)
+        return reason_error(REASON_BATCH_ZERO, model);
+    if (h->batch_size > batch_size_max)
+        return reason_error(REASON_BATCH_TOO_LARGE, model, REASON_NUMBER(batch_size_max),
+                            REASON_NUMBER(h->batch_size));
+    for (uint32_t i = 0; i < h->output_count; i++) {
+        if (config_find_output(config, h->outputs[i].name, strlen(h->outputs[i].name)) < 0)
+            return reason_error(REASON_OUTPUT_UNKNOWN, model, h->outputs[i].name);
+    }
+    if (h->input_count != config->required_input_count && h->input_count != config->input_count)
+        return reason_error(REASON_INPUT_COUNT, model, REASON_NUMBER(config->required_input_count),
+                            REASON_NUMBER(h->input_count), "", "");
+    return NULL;
+}
+
+/* The full shape of an input: the batch size, then the client's dims or the configuration's. */
+static tis_error *input_shape(const struct call *call, const struct v1_infer_header *h,
+                              const struct v1_input *in, const struct tensor_spec *spec,
+                              const int64_t **ret_shape, uint32_t *ret_rank)
+{
+    uint32_t skip = call->target->config->max_batch_size > 0;
+    const int64_t *dims = in->has_dims ? in->dims : spec->dims;
+    uint32_t rank = in->has_dims ? in->rank : spec->rank;
+    if (!in->has_dims && !shape_is_fixed(spec->dims, spec->rank))
+        return reason_error(REASON_INPUT_SHAPE_MISSING, call->target->model_name, in->name);
+    int64_t *shape = arena_alloc(&call->request->arena, ((size_t)rank + skip) * sizeof(*shape));
+    if (!shape)
+        return error_no_memory();
+    if (skip)
+        shape[0] = h->batch_size;
+    if (rank > 0)
+        memcpy(shape + skip, dims, rank * sizeof(*shape));
+    *ret_shape = shape;
+    *ret_rank = rank + skip;
+    return NULL;
+}
+
+/* Bytes of the whole batch of an input, from its shape; what the client says must agree. */
+static tis_error *input_bytes(const struct call *call, const struct v1_infer_header *h,
+                              const struct v1_input *in, const struct tensor_spec *spec,
+                              const int64_t *shape, uint32_t rank, uint64_t *ret_bytes)
+{
+    const char *model = call->target->model_name;
+    uint64_t bytes;
+    if (spec->data_type == TRITONSERVER_TYPE_BYTES) {
+        if (h->is_v0 && __builtin_mul_overflow(in->byte_size, h->batch_size, &bytes))
+            bytes = UINT64_MAX; /* more than any body: refused as short */
+        else if (!h->is_v0)
+            bytes = in->batch_byte_size;
+        if (bytes == 0)
+            return error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                             "batch-byte-size must be specified for input '%s' with non-fixed-size "
+                             "datatype for model '%s'",
+                             in->name, model);
+        *ret_bytes = bytes;
+        return NULL;
+    }
+    if (!shape_bytes(shape, rank, datatype_bytes(spec->data_type), &bytes)) {
+        struct bytes text = { 0 };
+        shape_append(&text, shape, rank);
+        tis_error *err = reason_error(REASON_INPUT_DIMS, model, in->name, bytes_str(&text));
+        bytes_fini(&text);
+        return err;
+    }
+    uint64_t said = h->is_v0 ? in->byte_size : in->batch_byte_size;
+    uint64_t meant = h->is_v0 ? bytes / h->batch_size : bytes;
+    if (said != meant && (said != 0 || h->is_v0))
+        return reason_error(REASON_INPUT_BYTES, model, in->name, REASON_NUMBER(meant),
+                            REASON_NUMBER(said));
+    *ret_bytes = bytes;
+    return NULL;
+}
+
+static tis_error *decode_input(struct call *call, const struct v1_infer_header *h,
+                               const struct v1_input *in, size_t *offset)
+{
+    const struct model_config *config = call->target->config;
+    const char *model = call->target->model_name;
+    int32_t at = config_find_input(config, in->name, strlen(in->name));
+    if (at < 0)
+        return reason_error(REASON_INPUT_UNKNOWN, model, in->name);
+    const struct tensor_spec *spec = &config->inputs[at];
+
+    const int64_t *shape;
+    uint32_t rank;
+    uint64_t bytes;
+    tis_error *err = input_shape(call, h, in, spec, &shape, &rank);
+    if (!err)
+        err = input_bytes(call, h, in, spec, shape, rank, &bytes);
+    if (err)
+        return err;
+    uint64_t left = call->ex->body_len - *offset;
+    if (bytes > left)
+        return reason_error(REASON_BODY_SHORT, model, in->name, REASON_NUMBER(bytes - left),
+                            REASON_NUMBER(bytes), REASON_NUMBER(left));
+    struct tis_input *input =
+        request_add_input(call->request, spec->name, spec->data_type, shape, rank);
+    err = request_add_chunk(call->request, input, call->ex->body ? call->ex->body + *offset : NULL,
+                            bytes, TRITONSERVER_MEMORY_CPU, 0, NULL);
+    *offset += bytes;
+    return err;
+}
+
+static tis_error *decode_outputs(struct call *call, const struct v1_infer_header *h)
+{
+    call->wanted = arena_calloc(&call->request->arena, h->output_count, sizeof(*call->wanted));
+    if (!call->wanted)
+        return error_no_memory();
+    call->wanted_count = h->output_count;
+    for (uint32_t i = 0; i < h->output_count; i++)
+        call->wanted[i] = (struct wanted_output){
+            .name = h->outputs[i].name,
+            .class_count = h->outputs[i].class_count,
+            .byte_size = h->outputs[i].byte_size,
+        };
+    return NULL;
+}
+
+static tis_error *decode(struct call *call)
+{
+    struct tis_request *req = call->request;
+    const struct http_header *text = http_header_find(call->ex, "NV-InferRequest");
+    struct v1_infer *v = arena_calloc(&req->arena, 1, sizeof(*v));
+    if (!v)
+        return error_no_memory();
+    if (!text)
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                         "unable to parse request for model '%s': the header NV-InferRequest is "
+                         "missing",
+                         call->target->model_name);
+    tis_error *err = v1_infer_header_parse(text->value, text->value_len, call->target->model_name,
+                                           &req->arena, &v->header);
+    if (err)
+        return err;
+    v->wants_binary = v1_wants_binary(call);
+    v->request_id = v1_next_request_id(call->api);
+    call->dialect_data = v;
+
+    const struct v1_infer_header *h = &v->header;
+    req->flags = h->flags;
+    req->correlation_id = h->correlation_id;
+    err = check_header(call, h);
+    if (!err)
+        err = decode_outputs(call, h);
+    if (!err)
+        err = request_reserve_inputs(req, h->input_count);
+    size_t offset = 0;
+    for (uint32_t i = 0; i < h->input_count && !err; i++)
+        err = decode_input(call, h, &h->inputs[i], &offset);
+    if (!err && offset < call->ex->body_len)
+        err = reason_error(REASON_BODY_LONG, call->target->model_name);
+    return err;
+}
+
+/* ---- Encode ---- */
+
+/* One requested output of the answer, before it is put into either dialect's message. */
+struct answer_output {
+    struct tis_output *output;
+    const struct wanted_output *wanted; /* NULL: all were wanted */
+    uint32_t **classes;                 /* [batch entry] -> indices; NULL for raw */
+    size_t class_count;
+    uint64_t entry_bytes; /* of one batch entry */
+    uint32_t entry_count; /* elements of one batch entry */
+};
+
+static tis_error *collect_output(struct call *call, struct tis_output *o,
+                                 const struct wanted_output *w, struct answer_output *a)
+{
+    struct arena *arena = &call->response->arena;
+    uint32_t entries = call->request->batch_size;
+    uint32_t element = datatype_bytes(o->data_type);
+    *a = (struct answer_output){ .output = o, .wanted = w, .entry_bytes = o->bytes / entries };
+    if (!o->buffer || o->attributes.memory_type == TRITONSERVER_MEMORY_GPU)
+        return error_new(TRITONSERVER_ERROR_INTERNAL,
+                         "model '%s': the backend sent output '%s' without memory that a reply can "
+                         "carry",
+                         call->target->model_name, o->name);
+    if (w && w->byte_size && w->byte_size != a->entry_bytes)
+        return error_new(TRITONSERVER_ERROR_INTERNAL, "unexpected output size %" PRIu64,
+                         w->byte_size);
+    if (!w || w->class_count == 0)
+        return NULL;
+
+    a->entry_count = element ? (uint32_t)(a->entry_bytes / element) : 0;
+    a->classes = arena_calloc(arena, entries, sizeof(*a->classes));
+    if (!a->classes)
+        return error_no_memory();
+    tis_error *err = NULL;
+    for (uint32_t b = 0; b < entries && !err; b++) {
+        const char *values = (const char *)o->buffer->base + b * a->entry_bytes;
+        err = classify(o, values, a->entry_count, w->class_count, arena, &a->classes[b],
+                       &a->class_count);
+    }
+    return err;
+}
+
+/* The outputs in the client's order, or in the response's when the client named none. */
+static tis_error *collect_outputs(struct call *call, struct answer_output **ret_outputs,
+                                  uint32_t *ret_count)
+{
+    struct tis_response *r = call->response;
+    uint32_t count = call->wanted_count ? call->wanted_count : r->output_count;
+    struct answer_output *outputs = arena_calloc(&r->arena, count, sizeof(*outputs));
+    if (!outputs)
+        return error_no_memory();
+    struct tis_output *next = r->outputs;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct wanted_output *w = call->wanted_count ? &call->wanted[i] : NULL;
+        struct tis_output *o = w ? response_find_output(r, w->name) : next;
+        if (!o)
+            return error_new(TRITONSERVER_ERROR_INTERNAL,
+                             "model '%s': the backend sent no output '%s'",
+                             call->target->model_name, w->name);
+        tis_error *err = collect_output(call, o, w, &outputs[i]);
+        if (err)
+            return err;
+        next = o->next;
+    }
+    *ret_outputs = outputs;
+    *ret_count = count;
+    return NULL;
+}
+
+static const char *label_of(const struct call *call, const struct tis_output *o, uint32_t index)
+{
+    const struct model_config *config = call->target->config;
+    int32_t at = config_find_output(config, o->name, strlen(o->name));
+    bool has = at >= 0 && index < config->outputs[at].label_count;
+    return has ? config->outputs[at].labels[index] : "";
+}
+
+typedef Nvidia__Inferenceserver__InferResponseHeader header_v1;
+typedef Nvidia__Inferenceserver__InferResponseHeader__Output output_v1;
+typedef Nvidia__Inferenceserver__InferResponseHeader__Output__Raw raw_v1;
+typedef Nvidia__Inferenceserver__InferResponseHeader__Output__Classes classes_v1;
+typedef Nvidia__Inferenceserver__InferResponseHeader__Output__Class class_v1;
+typedef Nvidia__Inferenceserver__V0__InferResponseHeader header_v0;
+typedef Nvidia__Inferenceserver__V0__InferResponseHeader__Output__Raw raw_v0;
+
+/* The classes of one batch entry. */
+static classes_v1 *make_class_list(struct call *call, const struct answer_output *a, uint32_t entry)
+{
+    struct arena *arena = &call->response->arena;
+    const char *values = (const char *)a->output->buffer->base + entry * a->entry_bytes;
+    classes_v1 *list = arena_alloc(arena, sizeof(*list));
+    class_v1 *items = arena_calloc(arena, a->class_count, sizeof(*items));
+    class_v1 **refs = arena_calloc(arena, a->class_count, sizeof(*refs));
+    if (!list || !items || !refs)
+        return NULL;
+    *list = (classes_v1)NVIDIA__INFERENCESERVER__INFER_RESPONSE_HEADER__OUTPUT__CLASSES__INIT;
+    list->cls = refs;
+    list->n_cls = a->class_count;
+    for (size_t i = 0; i < a->class_count; i++) {
+        uint32_t index = a->classes[entry][i];
+        items[i] = (class_v1)NVIDIA__INFERENCESERVER__INFER_RESPONSE_HEADER__OUTPUT__CLASS__INIT;
+        items[i].idx = (int32_t)index;
+        items[i].value = classify_value(a->output->data_type, values, index);
+        items[i].label = (char *)(uintptr_t)label_of(call, a->output, index);
+        refs[i] = &items[i];
+    }
+    return list;
+}
+
+static bool fill_classes(struct call *call, const struct answer_output *a, output_v1 *out)
+{
+    uint32_t entries = call->request->batch_size;
+    out->batch_classes = arena_calloc(&call->response->arena, entries, sizeof(*out->batch_classes));
+    bool ok = out->batch_classes != NULL;
+    for (uint32_t b = 0; b < entries && ok; b++) {
+        out->batch_classes[b] = make_class_list(call, a, b);
+        ok = out->batch_classes[b] != NULL;
+        out->n_batch_classes++;
+    }
+    return ok;
+}
+
+static bool fill_raw(struct call *call, const struct answer_output *a, output_v1 *out)
+{
+    uint32_t skip = call->target->config->max_batch_size > 0;
+    const struct tis_output *o = a->output;
+    raw_v1 *raw = arena_alloc(&call->response->arena, sizeof(*raw));
+    if (!raw)
+        return false;
+    *raw = (raw_v1)NVIDIA__INFERENCESERVER__INFER_RESPONSE_HEADER__OUTPUT__RAW__INIT;
+    raw->dims = o->shape + skip;
+    raw->n_dims = o->rank > skip ? o->rank - skip : 0;
+    raw->batch_byte_size = o->bytes;
+    out->raw = raw;
+    return true;
+}
+
+/* The response header as 1.x writes it; a 0.9 client's is made without `raw`, which means something
+ * else there. NULL when memory is exhausted. */
+static header_v1 *make_header(struct call *call, const struct answer_output *outputs,
+                              uint32_t count)
+{
+    const struct v1_infer *v = infer_of(call);
+    struct arena *arena = &call->response->arena;
+    header_v1 *h = arena_alloc(arena, sizeof(*h));
+    output_v1 *items = arena_calloc(arena, count, sizeof(*items));
+    output_v1 **refs = arena_calloc(arena, count, sizeof(*refs));
+    if (!h || !items || !refs)
+        return NULL;
+    *h = (header_v1)NVIDIA__INFERENCESERVER__INFER_RESPONSE_HEADER__INIT;
+    h->id = v->header.id;
+    h->model_name = call->target->model_name;
+    h->model_version = call->target->number;
+    h->batch_size = call->request->batch_size;
+    h->output = refs;
+    h->n_output = count;
+    bool ok = true;
+    for (uint32_t i = 0; i < count && ok; i++) {
+        items[i] = (output_v1)NVIDIA__INFERENCESERVER__INFER_RESPONSE_HEADER__OUTPUT__INIT;
+        items[i].name = (char *)(uintptr_t)outputs[i].output->name;
+        refs[i] = &items[i];
+        if (outputs[i].classes)
+            ok = fill_classes(call, &outputs[i], &items[i]);
+        else if (!v->header.is_v0)
+            ok = fill_raw(call, &outputs[i], &items[i]);
+    }
+    return ok ? h : NULL;
+}
+
+/* The same for a 0.9 client: all but `raw` is wire-compatible. */
+static header_v0 *convert_to_v0(struct call *call, const header_v1 *from,
+                                const struct answer_output *outputs)
+{
+    struct arena *arena = &call->response->arena;
+    header_v0 *h = (header_v0 *)message_convert(
+        &from->base, &nvidia__inferenceserver__v0__infer_response_header__descriptor, arena);
+    raw_v0 *raws = arena_calloc(arena, from->n_output, sizeof(*raws));
+    if (!h || !raws)
+        return NULL;
+    for (size_t i = 0; i < h->n_output; i++) {
+        if (outputs[i].classes)
+            continue;
+        raws[i] = (raw_v0)NVIDIA__INFERENCESERVER__V0__INFER_RESPONSE_HEADER__OUTPUT__RAW__INIT;
+        raws[i].byte_size = outputs[i].entry_bytes;
+        h->output[i]->raw = &raws[i];
+    }
+    return h;
+}
+
+/* The header as it stands behind the tensors: binary, or text of several lines. */
+static tis_error *make_trailer(struct call *call, const ProtobufCMessage *header, struct bytes *out)
+{
+    if (!infer_of(call)->wants_binary) {
+        text_append(out, header, TEXT_LINES);
+    } else {
+        size_t len = protobuf_c_message_get_packed_size(header);
+        char *at = bytes_reserve(out, len);
+        if (at)
+            out->len += protobuf_c_message_pack(header, (uint8_t *)at);
+    }
+    return out->failed ? error_no_memory() : NULL;
+}
+
+static tis_error *v1_infer_encode(struct call *call)
+{
+    const struct v1_infer *v = infer_of(call);
+    struct answer_output *outputs;
+    uint32_t count;
+    tis_error *err = collect_outputs(call, &outputs, &count);
+    if (err)
+        return err;
+    header_v1 *header_1 = make_header(call, outputs, count);
+    const ProtobufCMessage *header = header_1 ? &header_1->base : NULL;
+    if (header && v->header.is_v0)
+        header = (const ProtobufCMessage *)convert_to_v0(call, header_1, outputs);
+    struct iovec *parts = arena_calloc(&call->response->arena, count + 1, sizeof(*parts));
+    if (!header || !parts)
+        return error_no_memory();
+    bytes_clear(&call->out);
+    err = make_trailer(call, header, &call->out);
+    if (err)
+        return err;
+
+    uint32_t part_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!outputs[i].classes && outputs[i].output->bytes > 0)
+            parts[part_count++] = (struct iovec){ .iov_base = outputs[i].output->buffer->base,
+                                                  .iov_len = outputs[i].output->bytes };
+    }
+    parts[part_count++] = (struct iovec){ .iov_base = call->out.data, .iov_len = call->out.len };
+
+    struct bytes headers = { 0 };
+    v1_append_status(&headers, call->api, DIALECT_V1, NULL, v->request_id);
+    if (!v->header.is_v0) {
+        bytes_append_str(&headers, "NV-InferResponse: ");
+        text_append(&headers, header, TEXT_ONE_LINE);
+        bytes_append_str(&headers, "\r\n");
+    }
+    bytes_append_str(&headers, "Content-Type: application/octet-stream\r\n");
+    if (headers.failed)
+        err = error_no_memory();
+    else
+        http_respond(call->ex, 200, headers.data, headers.len, parts, part_count, NULL, NULL);
+    bytes_fini(&headers);
+    return err;
+}
+
+static const struct infer_dialect v1_dialect = {
+    .encode = v1_infer_encode,
+    .fail = v1_infer_fail,
+};
+
+void v1_infer(struct call *call)
+{
+    int64_t version;
+    tis_error *err = NULL;
+    if (api_state(call->api) != SERVER_READY)
+        err = reason_error_args(REASON_SERVER_NOT_READY, NULL, 0);
+    if (!err)
+        err = call_version_number(call, &version);
+    if (!err) {
+        err = call_open_request(call, version, &v1_dialect);
+        if (err) { /* an unknown model has a request number too */
+            v1_answer(call, err, v1_next_request_id(call->api));
+            return;
+        }
+    }
+    if (!err)
+        err = decode(call);
+    if (!err)
+        err = call_infer(call);
+    if (err)
+        v1_infer_fail(call, err);
+}

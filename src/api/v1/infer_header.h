@@ -1,0 +1,46 @@
+/* api/v1/infer_header.h - the header NV-InferRequest of both dialects, read into one form.
+ *
+ * Threads: any; everything lives in the request's arena.
+ */
+#ifndef TIS_API_V1_INFER_HEADER_H
+#define TIS_API_V1_INFER_HEADER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/error.h"
+
+struct v1_input {
+    const char *name;
+    const int64_t *dims; /* without the batch dimension */
+    uint32_t rank;
+    bool has_dims;            /* 1.x, when the client gave any */
+    uint64_t byte_size;       /* 0.9: of one batch entry; 0: not given */
+    uint64_t batch_byte_size; /* 1.x: of all; 0: not given */
+};
+
+struct v1_output {
+    const char *name;
+    uint64_t byte_size;   /* 0.9: of one batch entry */
+    uint32_t class_count; /* 0: the tensor itself */
+};
+
+struct v1_infer_header {
+    bool is_v0; /* a 0.9 client */
+    uint64_t id;
+    uint64_t correlation_id;
+    uint32_t flags;
+    uint32_t batch_size;
+    struct v1_input *inputs;
+    uint32_t input_count;
+    struct v1_output *outputs;
+    uint32_t output_count;
+};
+
+/* Reads the protobuf text. Errors: INVALID_ARG "unable to parse request for model '<m>'" with what
+ * the 1.x reader found; UNAVAILABLE. */
+MUST_USE tis_error *v1_infer_header_parse(const char *text, size_t len, const char *model,
+                                          struct arena *a, struct v1_infer_header *ret_header);
+
+#endif

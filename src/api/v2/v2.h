@@ -1,0 +1,36 @@
+/* api/v2/v2.h - the v2 Open Inference Protocol over HTTP, with Triton's extensions.
+ *
+ * Each handler answers the call. Where Triton answers a client's mistake with 500 or text/plain, we
+ * answer 400 with the JSON error; docs/differences.md lists each case.
+ */
+#ifndef TIS_API_V2_V2_H
+#define TIS_API_V2_V2_H
+
+#include "api/call.h"
+#include "base/bytes.h"
+
+/* Length of the JSON part of a body that carries binary tensors behind it. */
+#define V2_HEADER_LENGTH "Inference-Header-Content-Length"
+
+void v2_server_metadata(struct call *call);
+void v2_live(struct call *call);
+void v2_ready(struct call *call);
+void v2_model_metadata(struct call *call);
+void v2_model_ready(struct call *call);
+void v2_model_config(struct call *call);
+void v2_infer(struct call *call);
+void v2_statistics(struct call *call);
+void v2_repository_index(struct call *call);
+void v2_no_route(struct call *call, int status);
+
+/* {"error":"<text>"} */
+void v2_append_error(struct bytes *out, const char *text);
+/* Answers with the error's status and text. Takes err. */
+void v2_fail(struct call *call, tis_error *err);
+
+/* Fills call->request, call->wanted and so on from the body. */
+MUST_USE tis_error *v2_decode(struct call *call);
+/* Answers from call->response. */
+MUST_USE tis_error *v2_encode(struct call *call);
+
+#endif

@@ -1,0 +1,210 @@
+/* trtserver: what belongs to the process - command line, signals, limits, exit status. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "server/crash.h"
+#include "server/options.h"
+#include "server/server.h"
+
+/* What the main thread waits for. */
+struct events {
+    int signals; /* signalfd of SIGINT and SIGTERM */
+    int loaded;  /* eventfd: every model has finished loading */
+};
+
+static void models_loaded(void *arg)
+{
+    const struct events *events = arg;
+    uint64_t one = 1;
+    ssize_t n = write(events->loaded, &one, sizeof(one));
+    (void)n; /* an eventfd that nobody has written to takes a 1 */
+}
+
+/* SIGINT and SIGTERM are read from a descriptor; no thread may be interrupted by them. A client that
+ * goes away must not kill the process by SIGPIPE. */
+static tis_error *events_open(struct events *ret_events)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    ret_events->signals = signalfd(-1, &set, SFD_CLOEXEC);
+    ret_events->loaded = eventfd(0, EFD_CLOEXEC);
+    if (ret_events->signals < 0 || ret_events->loaded < 0)
+        return error_new(TRITONSERVER_ERROR_UNAVAILABLE, "cannot open event descriptors: %s",
+                         strerror(errno));
+    return NULL;
+}
+
+/* Many connections need many descriptors: take what the hard limit allows. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static void apply_log_options(const struct options *o)
+{
+    log_set_enabled(LOG_LEVEL_INFO, o->log_info);
+    log_set_enabled(LOG_LEVEL_WARNING, o->log_warning);
+    log_set_enabled(LOG_LEVEL_ERROR, o->log_error);
+    log_set_enabled(LOG_LEVEL_VERBOSE, o->log_verbose > 0);
+}
+
+/* Waits until deadline_ns (0: for ever) for a signal; its number, or 0. */
+static int wait_signal(const struct events *events, uint64_t deadline_ns)
+{
+    for (;;) {
+        uint64_t now = clock_ns();
+        int timeout_ms = -1;
+        if (deadline_ns != 0)
+            timeout_ms = deadline_ns > now ? (int)((deadline_ns - now) / NS_PER_MS) + 1 : 0;
+        struct pollfd fd = { .fd = events->signals, .events = POLLIN };
+        int n = poll(&fd, 1, timeout_ms);
+        if (n == 0)
+            return 0;
+        struct signalfd_siginfo info;
+        if (n > 0 && read(events->signals, &info, sizeof(info)) == (ssize_t)sizeof(info))
+            return (int)info.ssi_signo;
+    }
+}
+
+/* Serves until a signal asks for the end; its number. Errors: the models that failed to load. */
+static tis_error *serve(struct tis_server *server, const struct events *events, int *ret_signal)
+{
+    struct pollfd fds[] = {
+        { .fd = events->signals, .events = POLLIN },
+        { .fd = events->loaded, .events = POLLIN },
+    };
+    for (;;) {
+        if (poll(fds, 2, -1) < 0)
+            continue;
+        if (fds[1].revents) {
+            fds[1].fd = -1; /* comes once */
+            fds[1].revents = 0;
+            tis_error *err = server_set_loaded(server);
+            if (err)
+                return err;
+            printf("Starting server listening on :%u\n", server_http_port(server));
+            fflush(stdout);
+        }
+        if (fds[0].revents) {
+            *ret_signal = wait_signal(events, 0);
+            return NULL;
+        }
+    }
+}
+
+/* A second signal ends the process at once. */
+static void *second_signal(void *arg)
+{
+    int number = wait_signal(arg, 0);
+    log_warning("Interrupt signal (%d) received again. Exiting immediately.", number);
+    _exit(EXIT_FAILURE);
+}
+
+/* Ends the server within the exit timeout; the process's exit status. */
+static int drain(struct tis_server *server, const struct options *o, struct events *events,
+                 int signal_number)
+{
+    log_info("Interrupt signal (%d) received.", signal_number);
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, second_signal, events) == 0)
+        pthread_detach(thread);
+    if (o->exit_delay_secs > 0) {
+        log_info("not ready, serving on for the exit delay secs=%lu",
+                 (unsigned long)o->exit_delay_secs);
+        server_set_exiting_soon(server);
+        struct timespec delay = { .tv_sec = (time_t)o->exit_delay_secs };
+        while (nanosleep(&delay, &delay) != 0 && errno == EINTR)
+            continue;
+    }
+    log_info("Waiting for in-flight inferences to complete.");
+    if (!server_stop(server, clock_ns() + o->exit_timeout_secs * NS_PER_SEC)) {
+        log_error("Exit timeout expired. Exiting immediately.");
+        return EXIT_FAILURE;
+    }
+    return EXIT_SUCCESS;
+}
+
+/* errors end with the usage hint, as scripts and people expect. */
+static int fail(tis_error *err)
+{
+    fprintf(stderr, "error: creating server: %s - %s\n", error_code_name(error_code(err)),
+            error_text(err));
+    error_free(err);
+    return EXIT_FAILURE;
+}
+
+static int run(const struct options *o)
+{
+    char executable[4096] = "";
+    ssize_t len = readlink("/proc/self/exe", executable, sizeof(executable) - 1);
+    (void)len; /* "" leaves the backend directory to its other defaults */
+
+    struct events events;
+    struct tis_server *server = NULL;
+    tis_error *err = events_open(&events);
+    if (!err)
+        err = server_create(o, executable, models_loaded, &events, &server);
+    if (err)
+        return fail(err);
+
+    int signal_number = 0;
+    int status = EXIT_FAILURE;
+    err = server_start(server);
+    if (!err)
+        err = serve(server, &events, &signal_number);
+    if (err) {
+        status = fail(err);
+        if (!server_stop(server, clock_ns() + o->exit_timeout_secs * NS_PER_SEC))
+            _exit(EXIT_FAILURE);
+    } else {
+        status = drain(server, o, &events, signal_number);
+        if (status != EXIT_SUCCESS)
+            _exit(status); /* threads still run in what would be freed */
+    }
+    server_destroy(server);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    tis_error *err = options_parse(argc, argv, &options);
+    if (err) {
+        fprintf(stderr, "trtserver: %s\n", error_text(err));
+        fputs("Usage: trtserver --model-store=DIR [OPTION]...; --help lists the options\n", stderr);
+        error_free(err);
+        return EXIT_FAILURE;
+    }
+    int status = EXIT_SUCCESS;
+    if (options.help) {
+        options_print_help(stdout);
+    } else if (options.version) {
+        puts("trtserver " TIS_VERSION);
+    } else {
+        apply_log_options(&options);
+        crash_install();
+        raise_descriptor_limit();
+        status = run(&options);
+    }
+    options_fini(&options);
+    return status;
+}

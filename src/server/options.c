@@ -1,0 +1,362 @@
+#include "server/options.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/number.h"
+#include "proto/message.h"
+
+enum option_type {
+    OPTION_BOOL,
+    OPTION_NUMBER,
+    OPTION_TEXT,
+    OPTION_LIST,    /* repeatable text: const char **, count right behind it */
+    OPTION_BACKEND, /* repeatable <backend>,<key>=<value> */
+    OPTION_ABSENT,  /* switches off a feature that this release does not have: only false */
+};
+
+struct option_spec {
+    const char *name;
+    enum option_type type;
+    size_t offset; /* in struct options */
+    const char *default_text;
+    uint64_t min;
+    uint64_t max;
+    const char *argument; /* for --help */
+    const char *help;
+};
+
+/* A flag with a name of its own, or a heading of --help when name is NULL. */
+#define FIELD(field) offsetof(struct options, field)
+#define BOOL(name, field, value, help)                                   \
+    {                                                                    \
+        name, OPTION_BOOL, FIELD(field), value, 0, 0, "true|false", help \
+    }
+#define NUMBER(name, field, value, min, max, argument, help)               \
+    {                                                                      \
+        name, OPTION_NUMBER, FIELD(field), value, min, max, argument, help \
+    }
+#define TEXT(name, field, value, argument, help)                     \
+    {                                                                \
+        name, OPTION_TEXT, FIELD(field), value, 0, 0, argument, help \
+    }
+#define HEADING(text)                                \
+    {                                                \
+        NULL, OPTION_BOOL, 0, NULL, 0, 0, NULL, text \
+    }
+
+static const struct option_spec specs[] = {
+    HEADING("Model repository"),
+    { "model-store", OPTION_LIST, FIELD(repositories), NULL, 0, 0, "DIR",
+      "Directory of models to serve. May be given several times; a model that is in two of them is "
+      "served from neither." },
+    { "model-repository", OPTION_LIST, FIELD(repositories), NULL, 0, 0, "DIR",
+      "Another name of --model-store." },
+    BOOL(
+        "strict-model-config", strict_model_config, "false",
+        "Demand a complete config.pbtxt; otherwise a backend may complete it from the model file."),
+    BOOL("disable-auto-complete-config", disable_auto_complete_config, "false",
+         "The same as --strict-model-config."),
+    BOOL("strict-readiness", strict_readiness, "true",
+         "Ready only when every version that should be served is ready; otherwise when loading has "
+         "finished."),
+    BOOL(
+        "exit-on-error", exit_on_error, "true",
+        "Exit with status 1 when a model fails to load at start, after naming every one that did."),
+    NUMBER("model-load-thread-count", model_load_thread_count, "4", 1, 256, "N",
+           "Models that may load at the same time."),
+
+    HEADING("HTTP"),
+    BOOL("allow-http", allow_http, "true", "Serve HTTP."),
+    TEXT("http-address", http_address, "0.0.0.0", "ADDRESS", "Address to listen on."),
+    NUMBER("http-port", http_port, "8000", 0, 65535, "PORT",
+           "Port to listen on; 0 takes a free one and prints it."),
+    BOOL("reuse-http-port", reuse_http_port, "false",
+         "Share the port with other servers (SO_REUSEPORT); otherwise a taken port is an error."),
+    NUMBER("http-thread-count", http_thread_count, "0", 0, 256, "N",
+           "Threads that serve connections; 0 chooses by the number of processors."),
+    BOOL("http-cancel-on-half-close", http_cancel_on_half_close, "true",
+         "A client that closes its sending side while it waits for an answer has gone: cancel its "
+         "request."),
+
+    HEADING("Limits"),
+    NUMBER("http-max-input-size", http_max_input_size, "67108864", 1, INT64_MAX, "BYTES",
+           "Largest request body."),
+    NUMBER("http-max-header-size", http_max_header_size, "65536", 1024, 16777216, "BYTES",
+           "Largest request line with headers."),
+    NUMBER("http-max-connections", http_max_connections, "0", 0, UINT32_MAX, "N",
+           "Connections at the same time; 0: as many as the process may open."),
+    NUMBER("http-header-timeout-secs", http_header_timeout_secs, "20", 1, 86400, "SECS",
+           "Time for a request's headers to arrive."),
+    NUMBER("http-idle-timeout-secs", http_idle_timeout_secs, "0", 0, 31536000, "SECS",
+           "Close a connection without a request after this time; 0: never."),
+    NUMBER("http-stall-timeout-secs", http_stall_timeout_secs, "30", 1, 86400, "SECS",
+           "Give up a client that neither sends nor takes a byte of a body for this time."),
+    NUMBER("max-inflight-bytes", max_inflight_bytes, "1073741824", 1, INT64_MAX, "BYTES",
+           "Bytes of request bodies and replies held at the same time, over all clients. When they "
+           "are spent, bodies wait, then get 503."),
+
+    HEADING("Backends"),
+    TEXT("backend-directory", backend_directory, NULL, "DIR",
+         "Where backends are: DIR/NAME/libtriton_NAME.so. Default: 'backends' beside the "
+         "executable, else beside its folder, else /opt/tritonserver/backends."),
+    { "backend-config", OPTION_BACKEND, FIELD(backend_settings), NULL, 0, 0, "NAME,KEY=VALUE",
+      "A setting for backend NAME, or for all of them when NAME is empty. May be given several "
+      "times. Example: --backend-config=onnxruntime,library=/usr/lib/libonnxruntime.so" },
+
+    HEADING("Server"),
+    TEXT("id", id, NULL, "NAME",
+         "Name of this server in status and metadata. Default: 'inference:0' for v1 clients, "
+         "'triton' for v2 clients."),
+    NUMBER("exit-timeout-secs", exit_timeout_secs, "30", 0, 86400, "SECS",
+           "Time for requests in flight to end after SIGINT or SIGTERM."),
+    NUMBER("exit-delay-secs", exit_delay_secs, "0", 0, 86400, "SECS",
+           "After SIGINT or SIGTERM: not ready, but still serving for this time (rolling "
+           "updates)."),
+    BOOL("allow-profiling", allow_profiling, "false", "Allow the v1 profile API."),
+    { "allow-grpc", OPTION_ABSENT, 0, "false", 0, 0, "false", "This release serves no gRPC." },
+    { "allow-metrics", OPTION_ABSENT, 0, "false", 0, 0, "false",
+      "This release has no metrics port." },
+
+    HEADING("Log"),
+    BOOL("log-info", log_info, "true", "Log informational lines."),
+    BOOL("log-warning", log_warning, "true", "Log warnings."),
+    BOOL("log-error", log_error, "true", "Log errors."),
+    NUMBER("log-verbose", log_verbose, "0", 0, 9, "LEVEL", "Log details from level 1 on."),
+
+    HEADING("Help"),
+    BOOL("help", help, "false", "Print this text."),
+    BOOL("version", version, "false", "Print the version."),
+};
+
+#define INVALID(...) error_new(TRITONSERVER_ERROR_INVALID_ARG, __VA_ARGS__)
+
+static void *field_of(struct options *o, const struct option_spec *spec)
+{
+    return (char *)o + spec->offset;
+}
+
+static tis_error *parse_bool(const struct option_spec *spec, const char *text, bool *ret_value)
+{
+    static const struct {
+        const char *text;
+        bool value;
+    } words[] = { { "true", true },   { "1", true },  { "on", true },
+                  { "false", false }, { "0", false }, { "off", false } };
+    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+        if (strcasecmp(words[i].text, text) == 0) {
+            *ret_value = words[i].value;
+            return NULL;
+        }
+    }
+    return INVALID("--%s=%s: expected true or false", spec->name, text);
+}
+
+/* Appends an element to the array at *array, whose count stands right behind the pointer. */
+static tis_error *list_add(void *array, size_t element_bytes, const void *element)
+{
+    void **base = array;
+    uint64_t *count = (uint64_t *)(base + 1);
+    void *grown = realloc(*base, (*count + 1) * element_bytes);
+    if (!grown)
+        return error_no_memory();
+    memcpy((char *)grown + *count * element_bytes, element, element_bytes);
+    *base = grown;
+    ++*count;
+    return NULL;
+}
+
+static tis_error *parse_backend(const struct option_spec *spec, char *text, void *array)
+{
+    char *comma = strchr(text, ',');
+    char *equals = comma ? strchr(comma, '=') : NULL;
+    if (!equals || equals == comma + 1)
+        return INVALID("--%s=%s: expected %s", spec->name, text, spec->argument);
+    *comma = '\0';
+    *equals = '\0';
+    struct backend_setting s = { .backend = text, .key = comma + 1, .value = equals + 1 };
+    return list_add(array, sizeof(s), &s);
+}
+
+static tis_error *set_option(struct options *o, const struct option_spec *spec, char *text)
+{
+    switch (spec->type) {
+    case OPTION_BOOL:
+        return parse_bool(spec, text, field_of(o, spec));
+    case OPTION_NUMBER: {
+        uint64_t value;
+        if (!number_parse_u64(text, strlen(text), &value) || value < spec->min || value > spec->max)
+            return INVALID("--%s=%s: expected a number from %" PRIu64 " to %" PRIu64, spec->name,
+                           text, spec->min, spec->max);
+        *(uint64_t *)field_of(o, spec) = value;
+        return NULL;
+    }
+    case OPTION_TEXT:
+        *(const char **)field_of(o, spec) = text;
+        return NULL;
+    case OPTION_LIST:
+        return list_add(field_of(o, spec), sizeof(char *), &text);
+    case OPTION_BACKEND:
+        return parse_backend(spec, text, field_of(o, spec));
+    case OPTION_ABSENT: {
+        bool wanted = false;
+        tis_error *err = parse_bool(spec, text, &wanted);
+        if (!err && wanted)
+            err = INVALID("--%s=%s: %s", spec->name, text, spec->help);
+        return err;
+    }
+    }
+    return NULL;
+}
+
+static const struct option_spec *find_spec(const char *name, size_t len)
+{
+    for (size_t i = 0; i < ARRAY_LEN(specs); i++) {
+        if (specs[i].name && strlen(specs[i].name) == len && memcmp(specs[i].name, name, len) == 0)
+            return &specs[i];
+    }
+    return NULL;
+}
+
+static tis_error *unknown_option(const char *argument, const char *name, size_t len)
+{
+    struct nearest nearest;
+    nearest_init(&nearest, name, len);
+    for (size_t i = 0; i < ARRAY_LEN(specs); i++) {
+        if (specs[i].name)
+            nearest_offer(&nearest, specs[i].name);
+    }
+    const char *found = nearest_found(&nearest);
+    if (found)
+        return INVALID("Unrecognized option: %s (did you mean --%s?)", argument, found);
+    return INVALID("Unrecognized option: %s (--help lists the options)", argument);
+}
+
+/* --name=value, --name value; a boolean alone means true. */
+static tis_error *parse_argument(struct options *o, int argc, char **argv, int *at)
+{
+    char *argument = argv[*at];
+    if (strncmp(argument, "--", 2) != 0)
+        return INVALID("Unrecognized option: %s (options begin with --; --help lists them)",
+                       argument);
+    const char *name = argument + 2;
+    size_t len = strcspn(name, "=");
+    const struct option_spec *spec = find_spec(name, len);
+    if (!spec)
+        return unknown_option(argument, name, len);
+    if (name[len] == '=')
+        return set_option(o, spec, argument + 2 + len + 1);
+
+    char *next = *at + 1 < argc ? argv[*at + 1] : NULL;
+    if (spec->type == OPTION_BOOL || spec->type == OPTION_ABSENT) {
+        bool ignored;
+        tis_error *err = next ? parse_bool(spec, next, &ignored) : error_no_memory();
+        bool next_is_value = err == NULL;
+        error_free(err);
+        if (!next_is_value) {
+            static char yes[] = "true";
+            return set_option(o, spec, yes);
+        }
+    }
+    if (!next)
+        return INVALID("--%s needs a value: %s", spec->name, spec->argument);
+    ++*at;
+    return set_option(o, spec, next);
+}
+
+static tis_error *set_defaults(struct options *o)
+{
+    for (size_t i = 0; i < ARRAY_LEN(specs); i++) {
+        const struct option_spec *spec = &specs[i];
+        if (!spec->name || !spec->default_text)
+            continue;
+        /* A text default is kept by pointer, the others are only read. */
+        tis_error *err = set_option(o, spec, (char *)(uintptr_t)spec->default_text);
+        if (err)
+            return err;
+    }
+    return NULL;
+}
+
+static tis_error *check_together(const struct options *o)
+{
+    if (o->help || o->version)
+        return NULL;
+    if (o->repository_count == 0)
+        return INVALID("--model-store must be specified");
+    if (!o->allow_http)
+        return INVALID("At least one of the following options must be true: --allow-http");
+    return NULL;
+}
+
+tis_error *options_parse(int argc, char **argv, struct options *ret_options)
+{
+    struct options o = { 0 };
+    tis_error *err = set_defaults(&o);
+    for (int i = 1; i < argc && !err; i++)
+        err = parse_argument(&o, argc, argv, &i);
+    if (!err)
+        err = check_together(&o);
+    if (err) {
+        options_fini(&o);
+        return err;
+    }
+    *ret_options = o;
+    return NULL;
+}
+
+void options_fini(struct options *o)
+{
+    free(o->repositories);
+    free(o->backend_settings);
+    *o = (struct options){ 0 };
+}
+
+/* Words of text in lines of at most `width`, each begun with `indent` blanks but the first. */
+static void print_wrapped(FILE *out, const char *text, int indent, int width)
+{
+    int column = indent;
+    while (*text) {
+        int len = (int)strcspn(text, " ");
+        if (column + len > width && column > indent) {
+            fprintf(out, "\n%*s", indent, "");
+            column = indent;
+        }
+        fprintf(out, "%.*s", len, text);
+        column += len + 1;
+        text += len;
+        if (*text == ' ') {
+            text++;
+            if (column + (int)strcspn(text, " ") <= width)
+                fputc(' ', out);
+        }
+    }
+    fputc('\n', out);
+}
+
+void options_print_help(FILE *out)
+{
+    fputs(
+        "Usage: trtserver --model-store=DIR [OPTION]...\n"
+        "Serves the machine-learning models of a repository over HTTP to TRTIS 0.9, TRTIS 1.x and\n"
+        "v2 (Triton, KServe) clients.\n\n"
+        "  trtserver --model-store=/models\n"
+        "  curl localhost:8000/v2/health/ready\n\n"
+        "A model is a folder of the repository: MODEL/config.pbtxt and MODEL/VERSION/FILES.\n"
+        "Options are written --name=value or --name value.\n",
+        out);
+    for (size_t i = 0; i < ARRAY_LEN(specs); i++) {
+        const struct option_spec *s = &specs[i];
+        if (!s->name) {
+            fprintf(out, "\n%s:\n", s->help);
+            continue;
+        }
+        fprintf(out, "  --%s=%s", s->name, s->argument);
+        if (s->default_text)
+            fprintf(out, "  [%s]", s->default_text);
+        fputs("\n        ", out);
+        print_wrapped(out, s->help, 8, 92);
+    }
+}

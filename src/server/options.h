@@ -1,0 +1,68 @@
+/* server/options.h - the command line.
+ *
+ * One table (options.c) holds every flag with its type, default, range and help text; parsing and
+ * --help both read it. Flags of trtserver 0.9, 1.x and of tritonserver are accepted where the
+ * feature exists.
+ *
+ * Threads: main, before anything starts.
+ */
+#ifndef TIS_SERVER_OPTIONS_H
+#define TIS_SERVER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "exec/backend.h"
+
+/* Strings point into argv or are literals; lists are malloc'ed. */
+struct options {
+    bool help;
+    bool version;
+
+    const char *id; /* NULL: each protocol's default */
+    const char **repositories;
+    uint64_t repository_count;
+    bool strict_model_config;
+    bool disable_auto_complete_config;
+    bool strict_readiness;
+    bool exit_on_error;
+    uint64_t exit_timeout_secs;
+    uint64_t exit_delay_secs;
+    uint64_t model_load_thread_count;
+    bool allow_profiling;
+
+    bool allow_http;
+    const char *http_address;
+    uint64_t http_port;
+    bool reuse_http_port;
+    uint64_t http_thread_count; /* 0: as many as useful */
+    uint64_t http_max_input_size;
+    uint64_t http_max_header_size;
+    uint64_t http_max_connections;
+    uint64_t http_header_timeout_secs;
+    uint64_t http_idle_timeout_secs;
+    uint64_t http_stall_timeout_secs;
+    bool http_cancel_on_half_close;
+    uint64_t max_inflight_bytes;
+
+    const char *backend_directory; /* NULL: looked for beside the executable */
+    struct backend_setting *backend_settings;
+    uint64_t backend_setting_count;
+
+    bool log_info;
+    bool log_warning;
+    bool log_error;
+    uint64_t log_verbose;
+};
+
+/* Reads argv. On error nothing needs to be freed and *ret_options is untouched. Errors:
+ * INVALID_ARG with the flag, what was found and what would be right; an unknown flag with the
+ * nearest known one. */
+MUST_USE tis_error *options_parse(int argc, char **argv, struct options *ret_options);
+void options_fini(struct options *o);
+/* The text of --help. */
+void options_print_help(FILE *out);
+
+#endif

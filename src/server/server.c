@@ -1,0 +1,242 @@
+#include "server/server.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "exec/backend.h"
+#include "http/server.h"
+#include "model/registry.h"
+#include "net/loop.h"
+
+enum {
+    LOOPS_MAX = 256,
+    LOOPS_DEFAULT_MAX = 4,
+    BODY_BYTES_PER_SEC_MIN = 1024,
+    BUDGET_WAIT_SECS = 2,
+};
+
+struct tis_server {
+    /* set at creation, then constant */
+    const struct options *options;
+    char *backend_directory;
+    struct backends *backends;
+    struct registry *registry;
+    struct budget budget;
+    struct api api;
+    struct loop *loops[LOOPS_MAX];
+    uint32_t loop_count;
+    struct http_server *http;
+};
+
+static bool is_directory(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* 'backends' beside the executable, else beside its folder, else Triton's. malloc'ed. */
+static char *find_backend_directory(const struct options *o, const char *executable)
+{
+    static const char *const places[] = { "backends", "../backends" };
+    if (o->backend_directory)
+        return strdup(o->backend_directory);
+    const char *slash = strrchr(executable, '/');
+    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+        struct bytes path = { 0 };
+        if (slash)
+            bytes_append(&path, executable, (size_t)(slash - executable) + 1);
+        bytes_append_str(&path, places[i]);
+        if (is_directory(bytes_str(&path)))
+            return bytes_steal(&path);
+        bytes_fini(&path);
+    }
+    return strdup("/opt/tritonserver/backends");
+}
+
+static tis_error *create_loops(struct tis_server *s)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t count = s->options->http_thread_count;
+    if (count == 0)
+        count = processors > LOOPS_DEFAULT_MAX ? LOOPS_DEFAULT_MAX
+                                               : (processors > 0 ? (uint64_t)processors : 1);
+    while (s->loop_count < count) {
+        char name[16];
+        snprintf(name, sizeof(name), "loop:%u", s->loop_count);
+        tis_error *err = loop_create(name, &s->loops[s->loop_count]);
+        if (err)
+            return err;
+        s->loop_count++;
+    }
+    return NULL;
+}
+
+static tis_error *create_http(struct tis_server *s)
+{
+    const struct options *o = s->options;
+    struct http_server_options http = {
+        .address = o->http_address,
+        .port = (uint16_t)o->http_port,
+        .reuse_port = o->reuse_http_port,
+        .cancel_on_half_close = o->http_cancel_on_half_close,
+        .limits = {
+            .head_bytes_max = o->http_max_header_size,
+            .body_bytes_max = o->http_max_input_size,
+            .head_ns_max = o->http_header_timeout_secs * NS_PER_SEC,
+            .idle_ns_max = o->http_idle_timeout_secs * NS_PER_SEC,
+            .body_stall_ns_max = o->http_stall_timeout_secs * NS_PER_SEC,
+            .body_rate_min = BODY_BYTES_PER_SEC_MIN,
+            .budget_wait_ns_max = BUDGET_WAIT_SECS * NS_PER_SEC,
+            .connections_max = (uint32_t)o->http_max_connections,
+        },
+        .budget = &s->budget,
+    };
+    struct http_handler handler = api_http_handler(&s->api);
+    return http_server_create(&http, &handler, s->loops, s->loop_count, &s->http);
+}
+
+static tis_error *create_registry(struct tis_server *s, void (*on_loaded)(void *arg), void *arg)
+{
+    const struct options *o = s->options;
+    bool complete = !o->strict_model_config && !o->disable_auto_complete_config;
+    tis_error *err = backends_create(
+        &(struct backends_options){
+            .directory = s->backend_directory,
+            .settings = o->backend_settings,
+            .setting_count = (uint32_t)o->backend_setting_count,
+            .auto_complete_config = complete,
+        },
+        &s->backends);
+    if (err)
+        return err;
+    return registry_create(
+        &(struct registry_options){
+            .repositories = o->repositories,
+            .repository_count = (uint32_t)o->repository_count,
+            .backends = s->backends,
+            .server = s,
+            .load_thread_count = (uint32_t)o->model_load_thread_count,
+            .auto_complete_config = complete,
+            .strict_readiness = o->strict_readiness,
+            .on_loaded = on_loaded,
+            .on_loaded_arg = arg,
+        },
+        &s->registry);
+}
+
+tis_error *server_create(const struct options *options, const char *executable,
+                         void (*on_loaded)(void *arg), void *arg, struct tis_server **ret_server)
+{
+    struct tis_server *s = calloc(1, sizeof(*s));
+    if (!s)
+        return error_no_memory();
+    s->options = options;
+    budget_init(&s->budget, options->max_inflight_bytes);
+    s->backend_directory = find_backend_directory(options, executable);
+    tis_error *err = s->backend_directory ? NULL : error_no_memory();
+    if (!err)
+        err = create_registry(s, on_loaded, arg);
+    api_init(&s->api,
+             &(struct api_options){
+                 .id = options->id,
+                 .version = getenv("TENSORRT_SERVER_VERSION"),
+                 .start_ns = clock_ns(),
+                 .body_bytes_max = options->http_max_input_size,
+                 .strict_readiness = options->strict_readiness,
+                 .allow_profiling = options->allow_profiling,
+             },
+             s->registry);
+    if (!err)
+        err = create_loops(s);
+    if (!err)
+        err = create_http(s);
+    if (err) {
+        server_destroy(s);
+        return err;
+    }
+    *ret_server = s;
+    return NULL;
+}
+
+void server_destroy(struct tis_server *s)
+{
+    if (!s)
+        return;
+    if (s->http)
+        http_server_destroy(s->http);
+    for (uint32_t i = 0; i < s->loop_count; i++)
+        loop_stop(s->loops[i]);
+    for (uint32_t i = 0; i < s->loop_count; i++)
+        loop_destroy(s->loops[i]);
+    registry_destroy(s->registry);
+    backends_destroy(s->backends);
+    api_fini(&s->api);
+    free(s->backend_directory);
+    free(s);
+}
+
+tis_error *server_start(struct tis_server *s)
+{
+    tis_error *err = NULL;
+    api_set_state(&s->api, SERVER_INITIALIZING);
+    for (uint32_t i = 0; i < s->loop_count && !err; i++)
+        err = loop_start(s->loops[i]);
+    if (!err)
+        err = http_server_start(s->http);
+    if (err)
+        return err;
+
+    log_info("http open address=%s port=%u threads=%u", s->options->http_address,
+             http_server_port(s->http), s->loop_count);
+    log_verbose("backends in directory=%s", s->backend_directory);
+    err = registry_load_all(s->registry);
+    if (err) {
+        api_set_state(&s->api, SERVER_FAILED_TO_INITIALIZE);
+        if (!s->options->exit_on_error) {
+            log_error("cannot initialize, staying up as asked by --exit-on-error=false: %s",
+                      error_text(err));
+            error_free(err);
+            return NULL;
+        }
+    }
+    return err;
+}
+
+tis_error *server_set_loaded(struct tis_server *s)
+{
+    struct bytes failures = { 0 };
+    tis_error *err = NULL;
+    if (api_state(&s->api) != SERVER_INITIALIZING)
+        return NULL;
+    registry_describe_failures(s->registry, &failures);
+    if (failures.len > 0 && s->options->exit_on_error)
+        err = error_new(TRITONSERVER_ERROR_INTERNAL, "failed to load all models\n%s",
+                        bytes_str(&failures));
+    else
+        api_set_state(&s->api, SERVER_READY);
+    bytes_fini(&failures);
+    return err;
+}
+
+uint16_t server_http_port(const struct tis_server *s)
+{
+    return http_server_port(s->http);
+}
+
+void server_set_exiting_soon(struct tis_server *s)
+{
+    api_set_draining(&s->api);
+}
+
+bool server_stop(struct tis_server *s, uint64_t deadline_ns)
+{
+    api_set_state(&s->api, SERVER_EXITING);
+    bool drained = http_server_drain(s->http, deadline_ns);
+    bool unloaded = registry_stop(s->registry, deadline_ns);
+    return drained && unloaded;
+}
