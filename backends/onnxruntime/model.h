@@ -1,0 +1,57 @@
+/* model.h - one version of an ONNX model: its session and how tensors map to it.
+ *
+ * All instances of the version share the session: the engine runs it on several
+ * threads at once. The configuration is completed from the model where the server
+ * allows it, then checked against the model.
+ *
+ * Threads: constant after model_open(), so any.
+ */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include "onnxruntime/signature.h"
+
+/* One input or output, as configuration and model agree on it. */
+struct port {
+    const char *name;
+    TRITONSERVER_DataType datatype;
+    ONNXTensorElementDataType element;
+    uint32_t element_bytes;     /* 0 for BYTES */
+    const int64_t *config_dims; /* without the batch dimension; -1 = any size */
+    uint32_t config_dims_count;
+    bool optional; /* input that a request may leave out */
+    bool scalar;   /* input of rank 0 in the model, of one element in the configuration */
+    /* Output whose shape is known before a run: out_dims, in which the batch
+     * dimension, if there is one, is still to be filled in at [0]. */
+    bool fixed;
+    uint32_t out_rank;
+    int64_t *out_dims;
+};
+
+struct model {
+    const struct engine *engine;
+    struct kit_config config;
+    struct signature signature;
+    OrtSession *session;
+    OrtRunOptions *run_options;
+    bool batching;        /* shapes begin with a batch dimension */
+    struct port *inputs;  /* config.input_count */
+    struct port *outputs; /* config.output_count */
+};
+
+/* Loads the version that handle stands for. */
+MUST_USE TRITONSERVER_Error *model_open(const struct engine *engine, TRITONBACKEND_Model *handle,
+                                        struct model **ret_model);
+
+/* Frees all, after the last run; NULL is fine. */
+void model_close(struct model *model);
+
+/* complete.c: fills what config leaves open in from signature, gives the result
+ * to the server and reads it again. Does nothing when there is nothing to fill in
+ * or the server wants configurations as they are. */
+MUST_USE TRITONSERVER_Error *config_complete(const struct engine *engine,
+                                             TRITONBACKEND_Model *handle,
+                                             const struct signature *signature,
+                                             struct kit_config *config);
+
+#endif

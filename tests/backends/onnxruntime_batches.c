@@ -1,0 +1,367 @@
+/* Batches that no well-behaved server forms, in the onnxruntime backend: requests
+ * of different shapes, broken requests among good ones, inputs in pieces and at
+ * odd addresses. Each must get its own right answer. test_batches.py makes the
+ * models, builds this with the sanitizers, and runs it:
+ *
+ *   onnxruntime_batches MODELS ORT_LIBRARY         the tests
+ *   onnxruntime_batches MODELS ORT_LIBRARY COUNT   the time of COUNT executions
+ */
+#include "mini_host.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define CHECK(condition)                                                              \
+    do {                                                                              \
+        if (!(condition)) {                                                           \
+            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
+            exit(1);                                                                  \
+        }                                                                             \
+    } while (0)
+
+static const char *models, *settings;
+
+#define TENSOR(name, type, dims) \
+    "{\"name\":\"" name "\",\"data_type\":\"" type "\",\"dims\":" dims "}"
+
+static void load(const char *model, const char *config)
+{
+    char reason[4096];
+    static char directory[4096];
+
+    snprintf(directory, sizeof directory, "%s/%s", models, model);
+    host = (struct host){ .config = config, .directory = directory, .settings = settings };
+    if (!host_load(reason)) {
+        fprintf(stderr, "%s: %s\n", model, reason);
+        exit(1);
+    }
+}
+
+/* A request for add_sub over rows of FP32: INPUT0 and INPUT1 of shape [rows,columns]. */
+static void add_sub_request(struct tis_request *r, int64_t rows, int64_t columns, const float *a,
+                            const float *b)
+{
+    const uint64_t byte_size = (uint64_t)(rows * columns) * sizeof *a;
+
+    *r = (struct tis_request){ .outputs = { "OUTPUT0", "OUTPUT1" } };
+    for (int i = 0; i < 2; i++) {
+        r->inputs[i] = (struct tis_input){ .name = i ? "INPUT1" : "INPUT0",
+                                           .datatype = TRITONSERVER_TYPE_FP32,
+                                           .shape = { rows, columns },
+                                           .dims_count = 2,
+                                           .piece_count = 1 };
+        r->inputs[i].pieces[0].data = i ? b : a;
+        r->inputs[i].pieces[0].byte_size = byte_size;
+    }
+}
+
+/* Checks the sum and the difference that an add_sub request was answered with. */
+static void check_add_sub(const struct tis_request *r, int64_t rows, int64_t columns,
+                          const float *a, const float *b)
+{
+    CHECK(!r->error[0] && r->result_count == 2);
+    for (uint32_t k = 0; k < 2; k++) {
+        const struct tis_output *out = &r->results[k];
+        const float *values = out->data;
+
+        CHECK(strcmp(out->name, k ? "OUTPUT1" : "OUTPUT0") == 0);
+        CHECK(out->dims_count == 2 && out->shape[0] == rows && out->shape[1] == columns);
+        CHECK(out->byte_size == (uint64_t)(rows * columns) * sizeof *values);
+        for (int64_t i = 0; i < rows * columns; i++)
+            CHECK(values[i] == (k ? a[i] - b[i] : a[i] + b[i]));
+    }
+}
+
+static const char ADD_SUB[] =
+    "{\"max_batch_size\":8,\"input\":[" TENSOR("INPUT0", "TYPE_FP32", "[-1]") "," TENSOR(
+        "INPUT1", "TYPE_FP32",
+        "[-1]") "],\"output\":[" TENSOR("OUTPUT0", "TYPE_FP32",
+                                        "[-1]") "," TENSOR("OUTPUT1", "TYPE_FP32", "[-1]") "]}";
+
+static const float A[16] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
+static const float B[16] = { 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8 };
+
+/* Requests of two widths, batch sizes 1 and 2: two runs, each request its own rows. */
+static void test_shapes(void)
+{
+    struct tis_request requests[6], *batch[6];
+
+    load("add_sub", ADD_SUB);
+    for (int i = 0; i < 6; i++) {
+        batch[i] = &requests[i];
+        add_sub_request(batch[i], 1 + i % 2, 2 + i / 3, A + i, B + i);
+    }
+    host_execute(batch, 6);
+    CHECK(host.execution_count == 2 && host.executed_batch_size == 9);
+    for (int i = 0; i < 6; i++) {
+        check_add_sub(batch[i], 1 + i % 2, 2 + i / 3, A + i, B + i);
+        host_reset(batch[i]);
+    }
+    host_unload();
+}
+
+/* More rows than max_batch_size: no run is larger than that. */
+static void test_too_many(void)
+{
+    struct tis_request requests[6], *batch[6];
+
+    load("add_sub", ADD_SUB);
+    for (int i = 0; i < 6; i++) {
+        batch[i] = &requests[i];
+        add_sub_request(batch[i], 3, 1, A + i, B + i);
+    }
+    host_execute(batch, 6);
+    CHECK(host.execution_count == 3 && host.executed_batch_size == 18);
+    for (int i = 0; i < 6; i++) {
+        check_add_sub(batch[i], 3, 1, A + i, B + i);
+        host_reset(batch[i]);
+    }
+    host_unload();
+}
+
+/* Data in pieces that cut elements, and at an odd address. */
+static void test_pieces(void)
+{
+    static char odd[1 + sizeof A];
+    struct tis_request r, *batch[] = { &r };
+
+    load("add_sub", ADD_SUB);
+    memcpy(odd + 1, A, sizeof A);
+    add_sub_request(&r, 2, 8, (const float *)(const void *)A, B);
+    r.inputs[0].pieces[0].data = odd + 1;
+    r.inputs[1].piece_count = 3;
+    r.inputs[1].pieces[0].byte_size = 5;
+    r.inputs[1].pieces[1].byte_size = 0;
+    r.inputs[1].pieces[2].data = (const char *)B + 5;
+    r.inputs[1].pieces[2].byte_size = sizeof B - 5;
+    host_execute(batch, 1);
+    check_add_sub(&r, 2, 8, A, B);
+    host_reset(&r);
+    host_unload();
+}
+
+/* One good request among all kinds of broken ones. */
+static void test_broken(void)
+{
+    struct tis_request requests[8], *batch[8];
+    const char *words[8] = { NULL,
+                             "input 'INPUT1'",
+                             "input 'INPUT0' has 4 bytes, expected 8",
+                             "input 'INPUT1' has type INT32, expected FP32",
+                             "input 'INPUT1' has a batch of 2, expected 1",
+                             "shape [1,-5] is not possible",
+                             "output 'OUTPUT9' is not in the model",
+                             "input 'INPUT0' is in GPU memory" };
+
+    load("add_sub", ADD_SUB);
+    for (int i = 0; i < 8; i++) {
+        batch[i] = &requests[i];
+        add_sub_request(batch[i], 1, 2, A, B);
+    }
+    requests[1].inputs[1].name = NULL;
+    requests[2].inputs[0].pieces[0].byte_size = 4;
+    requests[3].inputs[1].datatype = TRITONSERVER_TYPE_INT32;
+    requests[4].inputs[1].shape[0] = 2;
+    requests[4].inputs[1].pieces[0].byte_size = 16;
+    requests[5].inputs[0].shape[1] = -5;
+    requests[6].outputs[1] = NULL;
+    requests[6].outputs[0] = "OUTPUT9";
+    requests[7].inputs[0].memory_type = TRITONSERVER_MEMORY_GPU;
+    host_execute(batch, 8);
+    check_add_sub(batch[0], 1, 2, A, B);
+    for (int i = 0; i < 8; i++) {
+        if (words[i] && !strstr(requests[i].error, words[i])) {
+            fprintf(stderr, "request %d: '%s' lacks '%s'\n", i, requests[i].error, words[i]);
+            exit(1);
+        }
+        host_reset(batch[i]);
+    }
+    host_unload();
+}
+
+/* The memory for one request's outputs cannot be had: the others do not notice. */
+static void test_refused_outputs(void)
+{
+    struct tis_request requests[3], *batch[3];
+
+    load("add_sub", ADD_SUB);
+    for (int i = 0; i < 3; i++) {
+        batch[i] = &requests[i];
+        add_sub_request(batch[i], 1, 2, A + i, B + i);
+    }
+    requests[1].refuse_outputs = true;
+    host_execute(batch, 3);
+    CHECK(host.execution_count == 1);
+    CHECK(strstr(requests[1].error, "outputs refused"));
+    check_add_sub(batch[0], 1, 2, A, B);
+    check_add_sub(batch[2], 1, 2, A + 2, B + 2);
+    for (int i = 0; i < 3; i++)
+        host_reset(batch[i]);
+    host_unload();
+}
+
+/* A request that makes the engine fail, in the middle of a batch of good ones. */
+static void test_failing_run(void)
+{
+    static const int64_t good[] = { 2, 3 }, bad[] = { 2, 99 };
+    struct tis_request requests[4], *batch[4];
+
+    load("lookup", "{\"max_batch_size\":8,\"input\":[" TENSOR(
+                       "INPUT0", "TYPE_INT64",
+                       "[2]") "],\"output\":[" TENSOR("OUTPUT0", "TYPE_INT64", "[2]") "]}");
+    for (int i = 0; i < 4; i++) {
+        batch[i] = &requests[i];
+        requests[i] = (struct tis_request){
+            .inputs = { { .name = "INPUT0",
+                          .datatype = TRITONSERVER_TYPE_INT64,
+                          .shape = { 1, 2 },
+                          .dims_count = 2,
+                          .piece_count = 1,
+                          .pieces = { { i == 2 ? bad : good, sizeof good } } } },
+            .outputs = { "OUTPUT0" }
+        };
+    }
+    host_execute(batch, 4);
+    for (int i = 0; i < 4; i++) {
+        const int64_t *values = requests[i].results[0].data;
+
+        if (i == 2)
+            CHECK(strstr(requests[i].error, "model 'm': onnxruntime:"));
+        else
+            CHECK(!requests[i].error[0] && values[0] == 4 && values[1] == 9);
+        host_reset(batch[i]);
+    }
+    host_unload();
+}
+
+/* Strings with a NUL, none, and broken lengths, each in a request of one batch. */
+static void test_strings(void)
+{
+    static const char two[] = "\3\0\0\0a\0b\0\0\0\0", three[] = "\0\0\0\0\0\0\0\0\0\0\0\0",
+                      broken[] = "\4\0\0\0abcd\377\377\377\377";
+    const struct {
+        const char *data;
+        size_t byte_size;
+        const char *error;
+    } CASES[] = {
+        { two, sizeof two - 1, NULL },
+        { three, sizeof three - 1, "holds 3 BYTES elements, the shape 2" },
+        { broken, sizeof broken - 1, "BYTES element 1 at byte 8 goes past the end" },
+        { two, sizeof two - 1, NULL },
+    };
+    struct tis_request requests[4], *batch[4];
+
+    load("strings", "{\"max_batch_size\":8,\"input\":[" TENSOR(
+                        "INPUT0", "TYPE_STRING",
+                        "[2]") "],\"output\":[" TENSOR("OUTPUT0", "TYPE_STRING", "[2]") "]}");
+    for (int i = 0; i < 4; i++) {
+        batch[i] = &requests[i];
+        requests[i] = (struct tis_request){
+            .inputs = { { .name = "INPUT0",
+                          .datatype = TRITONSERVER_TYPE_BYTES,
+                          .shape = { 1, 2 },
+                          .dims_count = 2,
+                          .piece_count = 1,
+                          .pieces = { { CASES[i].data, CASES[i].byte_size } } } },
+            .outputs = { "OUTPUT0" }
+        };
+    }
+    host_execute(batch, 4);
+    for (int i = 0; i < 4; i++) {
+        if (CASES[i].error)
+            CHECK(strstr(requests[i].error, CASES[i].error));
+        else
+            CHECK(requests[i].results[0].byte_size == CASES[i].byte_size &&
+                  memcmp(requests[i].results[0].data, CASES[i].data, CASES[i].byte_size) == 0);
+        host_reset(batch[i]);
+    }
+    host_unload();
+}
+
+/* A derived configuration: nothing but the model file. */
+static void test_derived(void)
+{
+    static char directory[4096];
+    struct tis_request r, *batch[] = { &r };
+    char reason[4096];
+
+    snprintf(directory, sizeof directory, "%s/add_sub", models);
+    host = (struct host){ .config = "{\"max_batch_size\":0,\"input\":[],\"output\":[]}",
+                          .directory = directory,
+                          .settings = settings,
+                          .auto_complete = true };
+    CHECK(host_load(reason));
+    add_sub_request(&r, 4, 2, A, B);
+    host_execute(batch, 1);
+    check_add_sub(&r, 4, 2, A, B);
+    host_reset(&r);
+    host_unload();
+}
+
+/* A model that does not load leaves nothing behind, and a later one loads. */
+static void test_failing_load(void)
+{
+    static char directory[4096];
+    char reason[4096];
+
+    snprintf(directory, sizeof directory, "%s/missing", models);
+    host = (struct host){ .config = ADD_SUB, .directory = directory, .settings = settings };
+    CHECK(!host_load(reason) && strstr(reason, "there is no file"));
+    host_unload();
+    test_shapes();
+}
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Prints what one execution of one small request costs, the engine's run included. */
+static void measure(unsigned long count)
+{
+    struct tis_request r, *batch[] = { &r };
+    uint64_t start_ns;
+
+    load("add_sub", ADD_SUB);
+    add_sub_request(&r, 1, 16, A, B);
+    start_ns = cpu_ns();
+    for (unsigned long i = 0; i < count; i++) {
+        host_execute(batch, 1);
+        host_reset(&r);
+    }
+    printf("%.2f us of CPU per execution\n", (double)(cpu_ns() - start_ns) / (double)count / 1e3);
+    host_unload();
+}
+
+int main(int argc, char **argv)
+{
+    static char text[4096];
+
+    if (argc < 3) {
+        fprintf(stderr, "usage: %s MODELS ORT_LIBRARY [COUNT]\n", argv[0]);
+        return 2;
+    }
+    models = argv[1];
+    snprintf(text, sizeof text, "{\"cmdline\":{\"library\":\"%s\"}}", argv[2]);
+    settings = text;
+    if (argc > 3) {
+        measure(strtoul(argv[3], NULL, 10));
+        return 0;
+    }
+    test_shapes();
+    test_too_many();
+    test_pieces();
+    test_broken();
+    test_refused_outputs();
+    test_failing_run();
+    test_strings();
+    test_derived();
+    test_failing_load();
+    puts("ok");
+    return 0;
+}

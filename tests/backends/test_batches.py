@@ -1,0 +1,56 @@
+"""Builds onnxruntime_batches.c with the backend's sources and the sanitizers, and runs it.
+
+TIS_ORT is the engine's library, by default the one that scripts/fetch brings.
+"""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FETCHED = ROOT / "third_party/fetched"
+ORT = pathlib.Path(os.environ.get("TIS_ORT", FETCHED / "onnxruntime/libonnxruntime.so.1.28.0"))
+CC = os.environ.get("CC", "cc")
+
+sys.path.insert(0, str(ROOT / "tests/data"))
+import onnx_models  # noqa: E402
+
+MODELS = {
+    "add_sub": onnx_models.add_sub("FP32", [None, None]),
+    "lookup": onnx_models.lookup([None, 2]),
+    "strings": onnx_models.identity("BYTES", [None, 2]),
+}
+
+
+def build(folder, flags):
+    sources = [ROOT / "tests/backends/mini_host.c", ROOT / "tests/backends/onnxruntime_batches.c",
+               *sorted((ROOT / "backends/kit").glob("*.c")),
+               *sorted((ROOT / "backends/onnxruntime").glob("*.c"))]
+    yyjson = folder / "yyjson.o"
+    subprocess.run([CC, "-w", "-O1", "-c", FETCHED / "yyjson/yyjson.c", "-o", yyjson], check=True)
+    subprocess.run([CC, "-std=gnu17", "-D_GNU_SOURCE", "-g", *flags, "-Wall", "-Wextra", "-Werror",
+                    "-Wno-unused-parameter", f"-I{ROOT}/include", f"-I{ROOT}/backends", "-isystem",
+                    FETCHED / "yyjson", *sources, yyjson, "-o", folder / "batches", "-ldl"],
+                   check=True)
+    for name, data in MODELS.items():
+        (folder / "models" / name / "1").mkdir(parents=True)
+        (folder / "models" / name / "1" / "model.onnx").write_bytes(data)
+    return [folder / "batches", folder / "models", ORT]
+
+
+@pytest.fixture(autouse=True)
+def requirements():
+    if not shutil.which(CC):
+        pytest.skip(f"no compiler '{CC}'")
+    for path in (ORT, FETCHED / "yyjson/yyjson.c"):
+        if not path.exists():
+            pytest.skip(f"no {path}: run scripts/fetch")
+
+
+def test_batches_under_sanitizers(tmp_path):
+    program = build(tmp_path, ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "ok\n", done.stdout + done.stderr
