@@ -86,6 +86,12 @@ static void call_done(struct loop_message *m)
         call->dialect->fail(call, err);
 }
 
+/* Every request of this round of the loop is queued. */
+static void call_wake(struct loop_message *m)
+{
+    version_wake(CONTAINER_OF(m, struct call, wake)->target);
+}
+
 /* A backend's thread. These protocols carry one response for a request: the first counts. */
 static void sink_complete(struct sink *sink, struct tis_response *response, uint32_t flags)
 {
@@ -124,6 +130,7 @@ tis_error *call_open_request(struct call *call, int64_t version,
         return err;
     call->dialect = dialect;
     call->done.run = call_done;
+    call->wake.run = call_wake;
     call->request = request_create(&call_sink_ops, call);
     if (!call->request)
         return error_no_memory();
@@ -153,6 +160,8 @@ tis_error *call_infer(struct call *call)
     err = version_submit(call->target, &req);
     if (err)
         call->is_running = false;
+    else
+        loop_post(call->loop, &call->wake);
     return err;
 }
 

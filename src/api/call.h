@@ -77,6 +77,7 @@ struct call {
     bool binary_default;           /* for outputs the client did not name */
     void *dialect_data;            /* request arena */
     struct tis_response *response; /* left by the backend's thread before done is posted */
+    struct loop_message wake; /* at the end of the loop's round: an instance shall look */
     struct loop_message done;
     bool is_running; /* submitted and not yet back on the loop */
 

@@ -35,7 +35,6 @@ tis_error *instance_create(struct tis_version *v, const char *name, uint32_t ind
     i->kind = kind;
     i->device_id = device_id;
     i->name = strdup(name);
-    cond_init(&i->wake);
     bytes_printf(&policy, "{\"%s", policies[kind]);
     if (kind == TRITONSERVER_INSTANCEGROUPKIND_GPU)
         bytes_printf(&policy, "_%d", device_id);
@@ -79,7 +78,6 @@ void instance_destroy(struct tis_instance *i)
                         error_text(err));
         error_free(err);
     }
-    cond_fini(&i->wake);
     free(i->host_policy.text);
     free(i->name);
     free(i);
@@ -119,14 +117,6 @@ static void run_batch(struct tis_instance *i, struct tis_request **requests, uin
         fail_batch(i, requests, count, err);
 }
 
-void instance_wake_one(struct tis_version *v)
-{
-    struct tis_instance *i = v->idle;
-    v->idle = i->idle_next;
-    i->is_idle = false;
-    cond_signal(&i->wake);
-}
-
 static void *instance_run(void *arg)
 {
     struct tis_instance *i = arg;
@@ -145,11 +135,12 @@ static void *instance_run(void *arg)
         }
         if (v->closing)
             break;
+        park_prepare(&i->park);
         i->idle_next = v->idle;
-        i->is_idle = true;
         v->idle = i;
-        while (i->is_idle)
-            cond_wait(&i->wake, &v->lock);
+        lock_release(&v->lock);
+        park_wait(&i->park);
+        lock_take(&v->lock);
     }
     lock_release(&v->lock);
     return NULL;

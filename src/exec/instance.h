@@ -9,8 +9,6 @@ MUST_USE tis_error *instance_create(struct tis_version *v, const char *name, uin
                                     TRITONSERVER_InstanceGroupKind kind, int32_t device_id,
                                     struct tis_instance **ret_instance);
 MUST_USE tis_error *instance_start(struct tis_instance *i);
-/* Under v's lock, v->idle not NULL: that instance looks for work again. */
-void instance_wake_one(struct tis_version *v);
 /* After v->closing was set and every idle instance woken. */
 void instance_join(struct tis_instance *i);
 /* The thread is joined, or was never started. NULL is fine. */

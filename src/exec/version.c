@@ -143,9 +143,13 @@ void version_destroy(struct tis_version *v)
     v->closing = true;
     if (v->scheduler)
         v->scheduler->ops->close(v->scheduler);
-    while (v->idle)
-        instance_wake_one(v);
+    struct tis_instance *idle = v->idle;
+    v->idle = NULL;
     lock_release(&v->lock);
+    for (struct tis_instance *next; idle; idle = next) {
+        next = idle->idle_next; /* the instance may be idle, and linked, no longer once woken */
+        park_wake(&idle->park);
+    }
 
     for (uint32_t i = 0; i < v->instance_count; i++)
         instance_join(v->instances[i]);
@@ -186,10 +190,21 @@ tis_error *version_submit(struct tis_version *v, struct tis_request **req)
 
     lock_take(&v->lock);
     tis_error *err = v->scheduler->ops->put(v->scheduler, req, now);
-    if (!err && v->idle)
-        instance_wake_one(v);
     lock_release(&v->lock);
     return err;
+}
+
+void version_wake(struct tis_version *v)
+{
+    struct tis_instance *idle = NULL;
+    lock_take(&v->lock);
+    if (v->scheduler->waiting > 0 && v->idle) {
+        idle = v->idle;
+        v->idle = idle->idle_next;
+    }
+    lock_release(&v->lock);
+    if (idle)
+        park_wake(&idle->park);
 }
 
 void version_cancel(struct tis_version *v, struct tis_request *req)

@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "base/lock.h"
+#include "base/park.h"
 #include "config/config.h"
 #include "exec/backend.h"
 #include "infer/request.h"
@@ -79,8 +80,8 @@ struct tis_instance {
     void *state;
     /* under the version's lock */
     struct tis_instance *idle_next;
-    bool is_idle;
-    struct cond wake; /* is_idle became false */
+    /* any thread */
+    struct park park; /* sleeps here while it is in the version's idle list */
 };
 
 /* Opens the backend, initialises model and instances, starts their threads. The version has one
@@ -94,8 +95,13 @@ struct tis_version *version_ref(struct tis_version *v);
 void version_unref(struct tis_version *v);
 
 /* Queues *req, which was checked against the version's configuration; its sink takes a reference on
- * v. Takes *req on success. Errors: UNAVAILABLE. */
+ * v. Takes *req on success. A running instance may take it from here on; a version_wake() must
+ * follow. Errors: UNAVAILABLE. */
 MUST_USE tis_error *version_submit(struct tis_version *v, struct tis_request **req);
+/* Wakes an idle instance if requests wait; one call for each submitted request, soon. Apart from
+ * version_submit() so that a loop that has several requests at hand queues them all first: waking
+ * costs more than running a small model, and an instance that is awake finds the others by itself. */
+void version_wake(struct tis_version *v);
 /* The client has gone or changed its mind: a waiting request is answered CANCELLED at once, a
  * running one is marked for the backend to see. The caller must know that req is not done yet. */
 void version_cancel(struct tis_version *v, struct tis_request *req);
