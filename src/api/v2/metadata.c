@@ -12,7 +12,7 @@
 #include "proto/json.h"
 
 #define V2_NAME "triton"
-#define V2_VERSION "2.51.0"
+#define V2_VERSION TIS_VERSION
 
 void v2_no_route(struct call *call, int status)
 {

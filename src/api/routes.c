@@ -1,0 +1,186 @@
+/* Which path is which operation, and the HTTP server's callbacks. */
+#include <string.h>
+
+#include "api/api.h"
+#include "api/call.h"
+#include "api/v1/v1.h"
+#include "api/v2/v2.h"
+#include "base/number.h"
+
+/* The hot one first. */
+static const struct route routes[] = {
+    { HTTP_POST, "/v2/models/{model}/infer", v2_infer, ROUTE_INFER },
+    { HTTP_POST, "/v2/models/{model}/versions/{version}/infer", v2_infer, ROUTE_INFER },
+    { HTTP_POST, "/api/infer/{model}", v1_infer, ROUTE_INFER },
+    { HTTP_POST, "/api/infer/{model}/{version}", v1_infer, ROUTE_INFER },
+
+    { HTTP_GET, "/v2", v2_server_metadata, 0 },
+    { HTTP_GET, "/v2/health/live", v2_live, ROUTE_EXEMPT },
+    { HTTP_GET, "/v2/health/ready", v2_ready, ROUTE_EXEMPT },
+    { HTTP_GET, "/v2/models/stats", v2_statistics, 0 },
+    { HTTP_GET, "/v2/models/{model}", v2_model_metadata, 0 },
+    { HTTP_GET, "/v2/models/{model}/versions/{version}", v2_model_metadata, 0 },
+    { HTTP_GET, "/v2/models/{model}/ready", v2_model_ready, ROUTE_EXEMPT },
+    { HTTP_GET, "/v2/models/{model}/versions/{version}/ready", v2_model_ready, ROUTE_EXEMPT },
+    { HTTP_GET, "/v2/models/{model}/config", v2_model_config, 0 },
+    { HTTP_GET, "/v2/models/{model}/versions/{version}/config", v2_model_config, 0 },
+    { HTTP_GET, "/v2/models/{model}/stats", v2_statistics, 0 },
+    { HTTP_GET, "/v2/models/{model}/versions/{version}/stats", v2_statistics, 0 },
+    { HTTP_POST, "/v2/repository/index", v2_repository_index, 0 },
+
+    { HTTP_GET, "/api/health/live", v1_live, ROUTE_EXEMPT },
+    { HTTP_GET, "/api/health/ready", v1_ready, ROUTE_EXEMPT },
+    { HTTP_GET, "/api/health", v1_health_without_mode, ROUTE_EXEMPT },
+    { HTTP_GET, "/api/health/", v1_health_without_mode, ROUTE_EXEMPT },
+    { HTTP_GET, "/api/status", v1_status, 0 },
+    { HTTP_GET, "/api/status/", v1_status, 0 },
+    { HTTP_GET, "/api/status/{rest}", v1_status, 0 },
+    { HTTP_GET, "/api/profile", v1_profile, 0 },
+    { HTTP_GET, "/api/profile/", v1_profile, 0 },
+};
+
+static bool is_digits(const char *at, size_t len)
+{
+    uint64_t number;
+    return number_parse_u64(at, len, &number);
+}
+
+/* Does the path fit the pattern? Fills the call's parts. */
+static bool route_matches(const char *pattern, const char *path, struct call *call)
+{
+    call->model = call->version = call->rest = (struct part){ 0 };
+    while (*pattern) {
+        if (*pattern != '{') {
+            if (*pattern++ != *path++)
+                return false;
+            continue;
+        }
+        size_t len = pattern[1] == 'r' ? strlen(path) : strcspn(path, "/");
+        struct part part = { path, len };
+        if (len == 0)
+            return false;
+        if (pattern[1] == 'm')
+            call->model = part;
+        else if (pattern[1] == 'r')
+            call->rest = part;
+        else if (is_digits(path, len))
+            call->version = part;
+        else
+            return false;
+        path += len;
+        pattern = strchr(pattern, '}') + 1;
+    }
+    return *path == '\0';
+}
+
+/* The route of the call; without one 404 or 405 in *ret_status. */
+static const struct route *route_find(struct call *call, int *ret_status)
+{
+    enum http_method method = call->ex->method == HTTP_HEAD ? HTTP_GET : call->ex->method;
+    *ret_status = 404;
+    for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
+        if (!route_matches(routes[i].pattern, call->ex->path, call))
+            continue;
+        if (routes[i].method == method)
+            return &routes[i];
+        *ret_status = 405;
+    }
+    return NULL;
+}
+
+static bool is_v1(const struct http_exchange *ex)
+{
+    return strncmp(ex->path, "/api/", 5) == 0;
+}
+
+/* ---- The HTTP server's callbacks ---- */
+
+static void on_head(struct http_exchange *ex, void *arg)
+{
+    struct api *api = arg;
+    struct call *call = call_create(api, ex);
+    if (!call) {
+        http_respond_copy(ex, 503, "", NULL, 0);
+        return;
+    }
+    ex->user = call;
+    int status;
+    call->route = route_find(call, &status);
+    if (!call->route) {
+        if (is_v1(ex))
+            v1_no_route(call, status);
+        else
+            v2_no_route(call, status);
+        return;
+    }
+    ex->budget_exempt = call->route->flags & ROUTE_EXEMPT;
+    ex->body_bytes_max = api->options.body_bytes_max;
+}
+
+/* The body's buffer begins so that the first tensor behind a v2 JSON head is aligned. */
+static tis_error *on_body(struct http_exchange *ex, size_t bytes,
+                          struct http_body_memory *ret_memory, void *arg)
+{
+    (void)arg;
+    uint64_t json_len = 0;
+    const struct http_header *h = http_header_find(ex, V2_HEADER_LENGTH);
+    if (h && (!number_parse_u64(h->value, h->value_len, &json_len) || json_len > bytes))
+        json_len = 0; /* wrong; found and said when the request is decoded */
+
+    struct call *call = ex->user;
+    struct buffer *b = buffer_create(bytes, json_len % BUFFER_ALIGNMENT);
+    if (!b)
+        return error_no_memory();
+    buffer_unref(call->body);
+    call->body = b;
+    *ret_memory = (struct http_body_memory){
+        .base = b->base,
+        .bytes = b->capacity,
+        .owner = buffer_ref(b),
+        .release = (void (*)(void *))buffer_unref,
+    };
+    return NULL;
+}
+
+static void on_request(struct http_exchange *ex, void *arg)
+{
+    (void)arg;
+    struct call *call = ex->user;
+    call->route->handle(call);
+}
+
+static void on_cancel(struct http_exchange *ex, void *arg)
+{
+    (void)arg;
+    call_cancel(ex->user);
+}
+
+static void on_end(struct http_exchange *ex, void *arg)
+{
+    (void)arg;
+    call_destroy(ex->user);
+    ex->user = NULL;
+}
+
+/* The HTTP server itself refuses: a limit, a client too slow, bad framing. */
+static void on_error(struct http_exchange *ex, int status, const char *text, void *arg)
+{
+    (void)arg;
+    struct bytes json = { 0 };
+    v2_append_error(&json, text);
+    http_respond_copy(ex, status, "Content-Type: application/json\r\n", json.data, json.len);
+    bytes_fini(&json);
+}
+
+struct http_handler api_http_handler(struct api *api)
+{
+    return (struct http_handler){
+        .arg = api,
+        .on_head = on_head,
+        .on_body = on_body,
+        .on_request = on_request,
+        .on_cancel = on_cancel,
+        .on_end = on_end,
+        .on_error = on_error,
+    };
+}
