@@ -42,9 +42,6 @@ function init(args)
             end
         end
     end
-    -- wrk's own init: the request as one string, made once.
-    local request = wrk.format()
-    wrk.request = function() return request end
 end
 
 function done(summary, latency, requests)

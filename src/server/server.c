@@ -86,6 +86,7 @@ static tis_error *create_http(struct tis_server *s)
         .cancel_on_half_close = o->http_cancel_on_half_close,
         .limits = {
             .head_bytes_max = o->http_max_header_size,
+                .head_bytes_flag = "--http-max-header-size",
             .body_bytes_max = o->http_max_input_size,
             .head_ns_max = o->http_header_timeout_secs * NS_PER_SEC,
             .idle_ns_max = o->http_idle_timeout_secs * NS_PER_SEC,
