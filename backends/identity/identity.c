@@ -39,9 +39,17 @@ struct identity_model {
 };
 
 /* One instance: constant. */
+/* One request of an execution and what became of it. */
+struct item {
+    struct kit_request request;
+    TRITONSERVER_Error *error;
+};
+
 struct identity_instance {
     const struct identity_model *model;
     int64_t delay_ms;
+    struct item *items; /* scratch of Execute */
+    uint32_t item_capacity;
 };
 
 static const int64_t DELAY_MS_MAX = 24 * 3600 * 1000;
@@ -203,12 +211,16 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND_ModelIns
 
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceFinalize(TRITONBACKEND_ModelInstance *handle)
 {
+    struct identity_instance *instance;
     void *state;
     TRITONSERVER_Error *err = TRITONBACKEND_ModelInstanceState(handle, &state);
 
     if (err)
         return err;
-    free(state);
+    instance = state;
+    if (instance) /* NULL after a failed ModelInstanceInitialize */
+        free(instance->items);
+    free(instance);
     return NULL;
 }
 
@@ -271,19 +283,38 @@ static TRITONSERVER_Error *batch_size_of(const struct kit_config *config,
     return err;
 }
 
+/* Room for the requests of one execution, kept from one to the next. */
+static TRITONSERVER_Error *reserve_items(struct identity_instance *instance, uint32_t count)
+{
+    struct item *grown;
+
+    if (count <= instance->item_capacity)
+        return NULL;
+    grown = realloc(instance->items, count * sizeof *grown);
+    if (!grown)
+        return kit_error_memory(count * sizeof *grown, "the requests of a batch");
+    instance->items = grown;
+    instance->item_capacity = count;
+    return NULL;
+}
+
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstance *handle,
                                                        TRITONBACKEND_Request **requests,
                                                        uint32_t request_count)
 {
     struct kit_times times = { .exec_start_ns = kit_now_ns() };
-    const struct identity_instance *instance;
+    struct identity_instance *instance = NULL;
     uint64_t batch_size = 0;
+    uint32_t item_count = 0;
     void *state;
     TRITONSERVER_Error *err = TRITONBACKEND_ModelInstanceState(handle, &state);
 
+    if (!err) {
+        instance = state;
+        err = reserve_items(instance, request_count);
+    }
     if (err)
         return err; /* the requests stay with the server */
-    instance = state;
 
     /* From here on the requests are ours: each is answered and released below. */
     times.compute_start_ns = kit_now_ns();
@@ -291,19 +322,23 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstan
         delay(instance->delay_ms);
 
     for (uint32_t i = 0; i < request_count; i++) {
-        struct kit_request request;
+        struct item *item = &instance->items[item_count];
         uint64_t request_batch_size = 0;
 
-        if (!kit_request_open(requests[i], handle, &times, &request))
+        if (!kit_request_open(requests[i], handle, &times, &item->request))
             continue;
-        err = batch_size_of(&instance->model->config, requests[i], &request_batch_size);
-        if (!err)
-            err = copy_outputs(&instance->model->config, &request);
-        times.compute_end_ns = kit_now_ns();
+        item_count++;
+        item->error = batch_size_of(&instance->model->config, requests[i], &request_batch_size);
+        if (!item->error)
+            item->error = copy_outputs(&instance->model->config, &item->request);
         batch_size += request_batch_size;
-        kit_request_finish(&request, handle, &times, err);
     }
+    times.compute_end_ns = kit_now_ns();
+
+    /* Counted before it is answered: a client that has its answer finds it in the statistics. */
     if (batch_size)
         kit_batch_report(handle, batch_size, &times);
+    for (uint32_t i = 0; i < item_count; i++)
+        kit_request_finish(&instance->items[i].request, handle, &times, instance->items[i].error);
     return NULL;
 }

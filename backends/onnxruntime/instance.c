@@ -813,9 +813,10 @@ static void run_group(struct instance *in, struct item **members, uint32_t membe
     }
     if (!err)
         err = deliver(&run);
-    finish_members(&run, err);
+    /* Before any answer: a client that has its answer finds it counted. */
     if (ran)
         kit_batch_report(in->handle, (uint64_t)run.batch_size, &run.times);
+    finish_members(&run, err);
     release_values(&run);
 }
 
