@@ -42,6 +42,8 @@ void call_destroy(struct call *call)
     assert(!call->is_running);
     response_destroy(&call->response);
     request_free(&call->request);
+    if (call->json)
+        call->json_free(call->json);
     version_unref(call->target);
     buffer_unref(call->body);
     if (call->out.capacity > OUT_BYTES_KEPT_MAX)
@@ -89,7 +91,13 @@ static void call_done(struct loop_message *m)
 /* Every request of this round of the loop is queued. */
 static void call_wake(struct loop_message *m)
 {
-    version_wake(CONTAINER_OF(m, struct call, wake)->target);
+    struct call *call = CONTAINER_OF(m, struct call, wake);
+    tis_error *refused = call->refused;
+    call->refused = NULL;
+    if (refused)
+        call->dialect->fail(call, refused);
+    else
+        version_wake(call->target);
 }
 
 /* A backend's thread. These protocols carry one response for a request: the first counts. */
@@ -157,12 +165,12 @@ tis_error *call_infer(struct call *call)
         return err;
 
     call->is_running = true; /* the answer may be posted before submit returns */
-    err = version_submit(call->target, &req);
-    if (err)
+    /* Before the request can run: once it does, done may be posted, and wake must come first. */
+    loop_post(call->loop, &call->wake);
+    call->refused = version_submit(call->target, &req);
+    if (call->refused)
         call->is_running = false;
-    else
-        loop_post(call->loop, &call->wake);
-    return err;
+    return NULL;
 }
 
 void call_cancel(struct call *call)

@@ -41,8 +41,26 @@ static const struct route routes[] = {
 
 static bool is_digits(const char *at, size_t len)
 {
-    uint64_t number;
-    return number_parse_u64(at, len, &number);
+    return len > 0 && strspn(at, "0123456789") >= len;
+}
+
+/* Undoes percent-encoding where it stands: the text of the request is the call's alone, and shrinks.
+ * After routing, so that an encoded slash stays part of the name. */
+static void part_decode(struct part *part)
+{
+    char *at = (char *)(uintptr_t)part->at;
+    size_t len = 0;
+    for (size_t i = 0; i < part->len; i++, len++) {
+        int high = i + 2 < part->len ? number_hex_digit(at[i + 1]) : -1;
+        int low = i + 2 < part->len ? number_hex_digit(at[i + 2]) : -1;
+        if (at[i] != '%' || high < 0 || low < 0) {
+            at[len] = at[i];
+            continue;
+        }
+        at[len] = (char)(high << 4 | low);
+        i += 2;
+    }
+    part->len = len;
 }
 
 /* Does the path fit the pattern? Fills the call's parts. */
@@ -90,7 +108,7 @@ static const struct route *route_find(struct call *call, int *ret_status)
 
 static bool is_v1(const struct http_exchange *ex)
 {
-    return strncmp(ex->path, "/api/", 5) == 0;
+    return strncmp(ex->path, "/api", 4) == 0 && (ex->path[4] == '/' || ex->path[4] == '\0');
 }
 
 /* ---- The HTTP server's callbacks ---- */
@@ -108,11 +126,12 @@ static void on_head(struct http_exchange *ex, void *arg)
     call->route = route_find(call, &status);
     if (!call->route) {
         if (is_v1(ex))
-            v1_no_route(call, status);
+            v1_no_route(call);
         else
             v2_no_route(call, status);
         return;
     }
+    part_decode(&call->model);
     ex->budget_exempt = call->route->flags & ROUTE_EXEMPT;
     ex->body_bytes_max = api->options.body_bytes_max;
 }
@@ -165,7 +184,10 @@ static void on_end(struct http_exchange *ex, void *arg)
 /* The HTTP server itself refuses: a limit, a client too slow, bad framing. */
 static void on_error(struct http_exchange *ex, int status, const char *text, void *arg)
 {
-    (void)arg;
+    if (is_v1(ex)) {
+        v1_refuse(ex, arg, status, text);
+        return;
+    }
     struct bytes json = { 0 };
     v2_append_error(&json, text);
     http_respond_copy(ex, status, "Content-Type: application/json\r\n", json.data, json.len);

@@ -31,7 +31,7 @@ static const struct reason_text v0_texts[REASON_COUNT] = {
                             "inference request batch-size must be >= 1 for models that support "
                             "batching, and must be 1 for models that don't support batching" },
     [REASON_BATCH_TOO_LARGE] = { E(INVALID_ARG),
-                                 "unexpected batch size {2} for '{0}', max allowed is {1}" },
+                                 "unexpected batch size {2} for '{3}', max allowed is {1}" },
     [REASON_BODY_SHORT] = { E(INTERNAL), "expected {3} of data for inference input '{1}', got "
                                          "{4}" },
 };

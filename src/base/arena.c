@@ -26,7 +26,7 @@ static char *align_up(char *p)
 void arena_init(struct arena *a, void *first, size_t first_bytes, size_t bytes_max)
 {
     *a = (struct arena){ .bytes_max = bytes_max };
-    if (first) {
+    if (first && first_bytes >= ALIGNMENT) {
         a->at = align_up(first);
         a->end = (char *)first + first_bytes;
     }

@@ -15,11 +15,17 @@ enum {
 static _Thread_local const struct lock *held[HELD_MAX];
 static _Thread_local unsigned held_count;
 
+static const char *const names[] = {
+    [LOCK_REGISTRY] = "registry", [LOCK_LOADER] = "loader",         [LOCK_BACKENDS] = "backends",
+    [LOCK_VERSION] = "version",   [LOCK_STATISTICS] = "statistics", [LOCK_LOOP] = "loop",
+    [LOCK_SLAB] = "slab",
+};
+
 static void rank_check(const struct lock *l)
 {
     if (held_count && held[held_count - 1]->rank >= l->rank) {
-        fprintf(stderr, "lock order: rank %d taken while rank %d is held\n", (int)l->rank,
-                (int)held[held_count - 1]->rank);
+        fprintf(stderr, "lock order: '%s' taken while '%s' is held\n", names[l->rank],
+                names[held[held_count - 1]->rank]);
         abort();
     }
 }

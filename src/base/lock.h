@@ -1,8 +1,8 @@
 /* base/lock.h - mutexes with a rank.
  *
  * A thread may take a lock only while every lock it holds has a smaller rank, so no two threads
- * can wait for each other. Builds with TIS_DEBUG check this and abort with both names; the enum is
- * the whole lock order of the server (explained in docs/threads.md).
+ * can wait for each other. Builds with TIS_DEBUG (those under a sanitizer) check this and abort with
+ * both names; the enum is the whole lock order of the server.
  */
 #ifndef TIS_BASE_LOCK_H
 #define TIS_BASE_LOCK_H
@@ -11,15 +11,13 @@
 #include <stdint.h>
 
 enum lock_rank {
-    LOCK_SERVER = 1, /* server: start and stop */
-    LOCK_REGISTRY,   /* model/registry: names, versions, states */
-    LOCK_LOADER,     /* model/loader: the loading pool's list of jobs */
-    LOCK_BACKENDS,   /* exec/backend: opened plug-ins (held across dlopen and Initialize) */
-    LOCK_VERSION,    /* exec/version: queue and idle instances */
-    LOCK_STATISTICS, /* metrics/statistics: counters of one version */
-    LOCK_LOOP,       /* net/loop: leaf */
-    LOCK_SLAB,       /* base/slab: leaf */
-    LOCK_LOG,        /* base/log: leaf */
+    LOCK_REGISTRY = 1, /* model/registry: names, versions, states */
+    LOCK_LOADER,       /* model/loader: the loading pool's list of jobs */
+    LOCK_BACKENDS,     /* exec/backend: opened plug-ins (held across dlopen and Initialize) */
+    LOCK_VERSION,      /* exec/version: queue and idle instances */
+    LOCK_STATISTICS,   /* metrics/statistics: counters of one version; api: counters of v1 */
+    LOCK_LOOP,         /* http/server: what is still open, for the drain */
+    LOCK_SLAB,         /* base/slab, infer/buffer: free memory; leaf */
 };
 
 struct lock {

@@ -9,6 +9,10 @@
 
 #include "base/bytes.h"
 
+enum {
+    ENTRY_BYTES_MAX = 64 << 10
+};
+
 static _Atomic bool enabled[] = {
     [LOG_LEVEL_INFO] = true,
     [LOG_LEVEL_WARNING] = true,
@@ -55,7 +59,7 @@ void log_write(enum log_level level, const char *file, int line, const char *fmt
     clock_gettime(CLOCK_REALTIME, &ts);
     gmtime_r(&ts.tv_sec, &tm);
 
-    struct bytes entry = { .len_max = 64 * 1024 };
+    struct bytes entry = { 0 };
     bytes_printf(&entry, "%c%02d%02d %02d:%02d:%02d.%06ld %ld %s:%d] ", letters[level],
                  tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000,
                  (long)getpid(), base_name(file), line);
@@ -64,6 +68,8 @@ void log_write(enum log_level level, const char *file, int line, const char *fmt
     bytes_vprintf(&entry, fmt, args);
     va_end(args);
     if (entry.data) {
+        if (entry.len > ENTRY_BYTES_MAX)
+            entry.len = ENTRY_BYTES_MAX; /* a plug-in printed a whole model: its begin will do */
         blank_controls(entry.data, entry.len);
         entry.data[entry.len] = '\n'; /* over the NUL: the text ends here */
         ssize_t written = write(atomic_load(&log_fd), entry.data, entry.len + 1);

@@ -12,5 +12,7 @@
 MUST_USE bool number_parse_u64(const char *s, size_t len, uint64_t *ret_value);
 /* The same with an optional leading '-'. */
 MUST_USE bool number_parse_i64(const char *s, size_t len, int64_t *ret_value);
+/* The digit's value, or -1. */
+int number_hex_digit(char c);
 
 #endif

@@ -58,13 +58,17 @@ static void ring_spill(uint32_t kind, struct ring *r, uint32_t n)
     if (s->count + n > s->capacity) {
         size_t capacity = s->capacity ? s->capacity * 2 : 256;
         void **objects = realloc(s->objects, capacity * sizeof(*objects));
-        if (!objects)
-            abort(); /* an object can neither be kept nor given to malloc */
-        s->objects = objects;
-        s->capacity = capacity;
+        if (objects) {
+            s->objects = objects;
+            s->capacity = capacity;
+        }
     }
-    while (n-- > 0 && r->count > 0)
-        s->objects[s->count++] = ring_take(r);
+    while (n-- > 0 && r->count > 0) {
+        void *object = ring_take(r);
+        /* Without memory for the list the object is lost: malloc may never have it back. */
+        if (s->count < s->capacity)
+            s->objects[s->count++] = object;
+    }
     lock_release(&shared_lock);
 }
 

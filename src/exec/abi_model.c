@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "exec/backend.h"
+#include "exec/plugin_call.h"
 #include "exec/version.h"
 #include "infer/response.h"
 #include "tis/backend.h"
@@ -316,6 +317,9 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportStatistics(
     const uint64_t exec_start_ns, const uint64_t compute_start_ns, const uint64_t compute_end_ns,
     const uint64_t exec_end_ns)
 {
+    if (atomic_load(&request->state) != REQUEST_RUNNING)
+        return misuse("statistics were reported for a request that the backend does not own "
+                      "(released?)");
     request->stamps[STAMP_COMPUTE_INPUT_END] = compute_start_ns;
     request->stamps[STAMP_COMPUTE_OUTPUT_START] = compute_end_ns;
     request->stamps[STAMP_COMPUTE_END] = exec_end_ns;
@@ -337,8 +341,7 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportBatchStatistics(
     TRITONBACKEND_ModelInstance *instance, const uint64_t batch_size, const uint64_t exec_start_ns,
     const uint64_t compute_start_ns, const uint64_t compute_end_ns, const uint64_t exec_end_ns)
 {
-    statistics_add_execution(&instance->version->statistics, batch_size,
-                             compute_start_ns - exec_start_ns, compute_end_ns - compute_start_ns,
-                             exec_end_ns - compute_end_ns);
+    statistics_add_execution(&instance->version->statistics, batch_size, exec_start_ns,
+                             compute_start_ns, compute_end_ns, exec_end_ns);
     return NULL;
 }

@@ -6,20 +6,14 @@
 
 #include "base/log.h"
 #include "base/slab.h"
+#include "exec/plugin_call.h"
 #include "exec/version.h"
+#include "infer/datatype.h"
 #include "infer/request.h"
 #include "infer/response.h"
 #include "infer/shape.h"
 #include "infer/slabs.h"
 #include "tis/backend.h"
-
-/* A plug-in that answers twice is told so, and the operator too: once the memory has another use,
- * nothing could tell any more. */
-static tis_error *misuse(const char *what)
-{
-    log_error("backend misuse: %s", what);
-    return error_new(TRITONSERVER_ERROR_INVALID_ARG, "%s", what);
-}
 
 static tis_error *index_error(const char *what, uint32_t index, uint32_t count)
 {
@@ -248,6 +242,8 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseFactoryNew(TRITONBACKEND_ResponseFacto
                                                      TRITONBACKEND_Request *request)
 {
     int is_new;
+    if (atomic_load(&request->state) != REQUEST_RUNNING)
+        return misuse("a response factory was asked for a request that was released");
     struct tis_response_factory *f = slab_alloc(&factory_slab, &is_new);
     if (!f)
         return error_no_memory();
@@ -270,6 +266,8 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseFactoryDelete(TRITONBACKEND_ResponseFa
 TRITONSERVER_Error *TRITONBACKEND_ResponseFactoryIsCancelled(TRITONBACKEND_ResponseFactory *factory,
                                                              bool *is_cancelled)
 {
+    if (!atomic_load(&factory->alive))
+        return misuse("a deleted response factory was used");
     *is_cancelled = atomic_load(&factory->sink->cancelled);
     return NULL;
 }
@@ -277,6 +275,8 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseFactoryIsCancelled(TRITONBACKEND_Respo
 TRITONSERVER_Error *TRITONBACKEND_ResponseFactorySendFlags(TRITONBACKEND_ResponseFactory *factory,
                                                            const uint32_t send_flags)
 {
+    if (!atomic_load(&factory->alive))
+        return misuse("a deleted response factory was used");
     if (!sink_send(factory->sink, NULL, send_flags))
         return misuse("flags were sent after the final response of a request");
     return NULL;
@@ -296,18 +296,24 @@ static tis_error *new_response(struct sink *sink, struct tis_response **response
 TRITONSERVER_Error *TRITONBACKEND_ResponseNew(TRITONBACKEND_Response **response,
                                               TRITONBACKEND_Request *request)
 {
+    if (atomic_load(&request->state) != REQUEST_RUNNING)
+        return misuse("a response was asked for a request that was released; a response factory "
+                      "can do that");
     return new_response(request->sink, response);
 }
 
 TRITONSERVER_Error *TRITONBACKEND_ResponseNewFromFactory(TRITONBACKEND_Response **response,
                                                          TRITONBACKEND_ResponseFactory *factory)
 {
+    if (!atomic_load(&factory->alive))
+        return misuse("a deleted response factory was used");
     return new_response(factory->sink, response);
 }
 
 TRITONSERVER_Error *TRITONBACKEND_ResponseDelete(TRITONBACKEND_Response *response)
 {
-    if (atomic_load(&response->state) != RESPONSE_OPEN)
+    uint32_t open = RESPONSE_OPEN;
+    if (!atomic_compare_exchange_strong(&response->state, &open, RESPONSE_SENT))
         return misuse("a response was deleted that the backend does not own (already sent?)");
     response_destroy(&response);
     return NULL;
@@ -358,7 +364,8 @@ static tis_error *undo_reshape(struct tis_output *o, const struct model_config *
                                const struct tensor_spec *spec)
 {
     uint32_t skip = config->max_batch_size > 0;
-    if (o->rank != spec->reshape_rank + skip)
+    if (o->rank != spec->reshape_rank + skip ||
+        !shape_matches(spec->reshape, spec->reshape_rank, o->shape + skip, spec->reshape_rank))
         return NULL; /* the backend reports the configuration's dims already */
     int64_t *shape = arena_alloc(&o->response->arena, (spec->rank + skip) * sizeof(*shape));
     if (!shape)
@@ -396,6 +403,8 @@ TRITONSERVER_Error *TRITONBACKEND_OutputBuffer(TRITONBACKEND_Output *output, voi
                                                TRITONSERVER_MemoryType *memory_type,
                                                int64_t *memory_type_id)
 {
+    if (atomic_load(&output->response->state) != RESPONSE_OPEN)
+        return misuse("memory was asked for an output of a response that was sent");
     tis_error *err = response_output_memory(output, buffer_byte_size);
     if (err)
         return err;
@@ -417,13 +426,37 @@ TRITONBACKEND_OutputBufferAttributes(TRITONBACKEND_Output *output,
     return NULL;
 }
 
+/* Readers of a response take the elements that its shapes promise. */
+static tis_error *check_sizes(const struct tis_response *r)
+{
+    for (const struct tis_output *o = r->outputs; o; o = o->next) {
+        uint32_t element = datatype_bytes(o->data_type);
+        uint64_t bytes = 0;
+        bool fits = shape_is_fixed(o->shape, o->rank);
+        if (fits && o->buffer && element > 0)
+            fits = shape_bytes(o->shape, o->rank, element, &bytes) && bytes == o->bytes;
+        if (fits)
+            continue;
+        struct bytes shape = { 0 };
+        shape_append(&shape, o->shape, o->rank);
+        tis_error *err = error_new(TRITONSERVER_ERROR_INTERNAL,
+                                   "model '%s': the backend sent output '%s' with %" PRIu64
+                                   " bytes, which its shape %s of %s does not make",
+                                   r->sink->version->model_name, o->name, o->bytes,
+                                   bytes_str(&shape), datatype_name(o->data_type));
+        bytes_fini(&shape);
+        return err;
+    }
+    return NULL;
+}
+
 TRITONSERVER_Error *TRITONBACKEND_ResponseSend(TRITONBACKEND_Response *response,
                                                const uint32_t send_flags, TRITONSERVER_Error *error)
 {
     uint32_t open = RESPONSE_OPEN;
     if (!atomic_compare_exchange_strong(&response->state, &open, RESPONSE_SENT))
         return misuse("a response was sent twice");
-    response->error = error_copy(error);
+    response->error = error ? error_copy(error) : check_sizes(response);
 
     struct sink *sink = response->sink;
     sink_ref(sink);

@@ -7,10 +7,20 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "exec/host_alias.h"
 #include "exec/plugin_call.h"
 #include "proto/json.h"
 
 _Thread_local struct plugin_call plugin_call;
+
+tis_error *misuse(const char *what)
+{
+    const struct plugin_call *c = &plugin_call;
+    log_error("backend misuse: %s%s%s%s%s", what, c->entry ? " backend=" : "",
+              c->entry ? c->backend : "", c->entry && c->model ? " model=" : "",
+              c->entry && c->model ? c->model : "");
+    return error_new(TRITONSERVER_ERROR_INVALID_ARG, "%s", what);
+}
 
 struct backends {
     /* set at creation, then constant */
@@ -260,6 +270,9 @@ static tis_error *backend_create(struct backends *owner, const char *name, char 
     if (err)
         goto out;
 
+    err = host_alias_provide(b->path);
+    if (err)
+        goto out;
     handle = dlopen(b->path, RTLD_NOW | RTLD_LOCAL);
     if (!handle) {
         err = error_new(TRITONSERVER_ERROR_INVALID_ARG, "unable to load backend library: %s",

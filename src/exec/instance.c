@@ -83,18 +83,32 @@ void instance_destroy(struct tis_instance *i)
     free(i);
 }
 
-/* Execute returned an error: the requests stayed with us, each is answered with it. */
-static void fail_batch(struct tis_instance *i, struct tis_request **requests, uint32_t count,
+/* What we remember of a request while the plug-in has it. */
+struct given {
+    struct tis_request *request;
+    uint32_t generation;
+};
+
+/* Execute returned an error: the requests stayed with us, each is answered with it. A plug-in that
+ * has released one before has broken its contract; that memory may have another use by now. */
+static void fail_batch(struct tis_instance *i, const struct given *given, uint32_t count,
                        tis_error *err)
 {
     uint64_t now = clock_ns();
     log_verbose("execute failed instance=%s requests=%u error=\"%s\"", i->name, count,
                 error_text(err));
     for (uint32_t k = 0; k < count; k++) {
-        struct tis_request *req = requests[k];
+        struct tis_request *req = given[k].request;
+        if (req->generation != given[k].generation ||
+            !request_move(req, REQUEST_RUNNING, REQUEST_FAILING)) {
+            log_error("backend misuse backend=%s model=%s: execute returned an error for a request "
+                      "that it had released: %s",
+                      i->version->backend->name, i->version->model_name, error_text(err));
+            continue;
+        }
         statistics_add_failure(&i->version->statistics, req->batch_size,
                                now - req->stamps[STAMP_REQUEST_START]);
-        request_fail(req, REQUEST_RUNNING, error_copy(err));
+        request_fail(req, REQUEST_FAILING, error_copy(err));
     }
     error_free(err);
 }
@@ -102,8 +116,10 @@ static void fail_batch(struct tis_instance *i, struct tis_request **requests, ui
 static void run_batch(struct tis_instance *i, struct tis_request **requests, uint32_t count)
 {
     struct tis_version *v = i->version;
+    struct given given[BATCH_REQUESTS_MAX]; /* plug-ins write to the array they get */
     uint64_t now = clock_ns();
     for (uint32_t k = 0; k < count; k++) {
+        given[k] = (struct given){ requests[k], requests[k]->generation };
         requests[k]->stamps[STAMP_COMPUTE_START] = now;
         bool moved = request_move(requests[k], REQUEST_QUEUED, REQUEST_RUNNING);
         assert(moved);
@@ -114,7 +130,7 @@ static void run_batch(struct tis_instance *i, struct tis_request **requests, uin
     tis_error *err = v->backend->entries.execute(i, requests, count);
     plugin_call_end();
     if (err)
-        fail_batch(i, requests, count, err);
+        fail_batch(i, given, count, err);
 }
 
 static void *instance_run(void *arg)

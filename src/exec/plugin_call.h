@@ -1,7 +1,7 @@
 /* exec/plugin_call.h - which plug-in function this thread is inside.
  *
  * Every call across the plug-in border notes itself here, so that a crash report (server/crash) can
- * name the model and the entry point.
+ * name the model and the entry point, and so can a line about a plug-in's mistake.
  *
  * Threads: the note is the thread's own; reading it in a signal handler on the same thread is safe.
  */
@@ -9,6 +9,8 @@
 #define TIS_EXEC_PLUGIN_CALL_H
 
 #include <stdint.h>
+
+#include "base/error.h"
 
 struct plugin_call {
     const char *entry;   /* "TRITONBACKEND_ModelInstanceExecute"; NULL: not inside a plug-in */
@@ -29,5 +31,9 @@ static inline void plugin_call_end(void)
 {
     plugin_call.entry = 0;
 }
+
+/* A plug-in broke a rule of the API, such as answering twice: it is told (INVALID_ARG), and so is
+ * the operator. Its name is known only on a thread of ours. */
+MUST_USE NEVER_NULL tis_error *misuse(const char *what);
 
 #endif

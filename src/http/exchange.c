@@ -3,6 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/number.h"
 #include "http/conn.h"
 
 struct exchange *exchange_get(struct shard *s)
@@ -91,24 +92,14 @@ const struct http_header *http_header_find(const struct http_exchange *ex, const
     return NULL;
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 /* Decodes [s, end) into out, cut at out_bytes. A '%' without two digits stands for itself. */
 static void percent_decode(const char *s, const char *end, char *out, size_t out_bytes)
 {
     size_t n = 0;
     while (s < end && n + 1 < out_bytes) {
-        if (*s == '%' && end - s > 2 && hex_digit(s[1]) >= 0 && hex_digit(s[2]) >= 0) {
-            out[n++] = (char)(hex_digit(s[1]) * 16 + hex_digit(s[2]));
+        if (*s == '%' && end - s > 2 && number_hex_digit(s[1]) >= 0 &&
+            number_hex_digit(s[2]) >= 0) {
+            out[n++] = (char)(number_hex_digit(s[1]) * 16 + number_hex_digit(s[2]));
             s += 3;
         } else {
             out[n++] = *s == '+' ? ' ' : *s;

@@ -9,7 +9,8 @@
 /* Small memory is malloc's. Freed memory of POOL_BYTES_MIN and more waits in a pool that all
  * threads share: a tensor is typically allocated on an instance thread and freed on a loop, and
  * handing a megabyte back to the kernel and faulting it in again costs more than copying it.
- * Classes are powers of two; the pool holds at most POOL_BYTES_MAX. */
+ * Classes are powers of two, with room to align the start: tensors often are exactly one large. The
+ * pool holds at most POOL_BYTES_MAX. */
 enum {
     CLASS_BITS_MIN = 16, /* 64 KiB */
     CLASS_BITS_MAX = 24, /* 16 MiB */
@@ -30,13 +31,18 @@ static struct lock pool_lock = { .mutex = PTHREAD_MUTEX_INITIALIZER, .rank = LOC
 static struct owned *pool[CLASS_COUNT];
 static size_t pool_bytes;
 
+static size_t class_bytes(uint32_t class)
+{
+    return ((size_t)1 << (class + CLASS_BITS_MIN)) + BUFFER_ALIGNMENT;
+}
+
 /* The class whose members hold `bytes`; CLASS_COUNT for sizes that are not pooled. */
 static uint32_t class_of(size_t bytes)
 {
-    if (bytes <= (size_t)1 << (CLASS_BITS_MIN - 1))
+    if (bytes <= class_bytes(0) / 2)
         return CLASS_COUNT;
     uint32_t class = 0;
-    while (class < CLASS_COUNT && ((size_t)1 << (class + CLASS_BITS_MIN)) < bytes)
+    while (class < CLASS_COUNT && class_bytes(class) < bytes)
         class ++;
     return class;
 }
@@ -78,7 +84,7 @@ static struct owned *owned_create(size_t bytes)
     if (o)
         return o;
 
-    size_t usable = class < CLASS_COUNT ? (size_t)1 << (class + CLASS_BITS_MIN) : bytes;
+    size_t usable = class < CLASS_COUNT ? class_bytes(class) : bytes;
     size_t total;
     if (!add_size(usable, sizeof(struct owned), &total))
         return NULL;

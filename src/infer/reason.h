@@ -32,7 +32,7 @@ enum reason {
     REASON_INPUT_DIMS,          /* model, input, shape */
     REASON_INPUT_BYTES,         /* model, input, expected, got */
     REASON_BATCH_ZERO,          /* model */
-    REASON_BATCH_TOO_LARGE,     /* model, max, got */
+    REASON_BATCH_TOO_LARGE,     /* model, max, got; by v1 also: instance */
     REASON_BATCH_MISMATCH,      /* model, input */
     REASON_BATCH_MISSING,       /* model, input */
     REASON_BODY_SHORT,          /* model, input, bytes missing, bytes expected, bytes got */

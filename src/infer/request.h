@@ -7,7 +7,8 @@
  *
  * Ownership: a request is in exactly one place, which its state names. NEW: the maker fills it.
  *   QUEUED: the scheduler's. RUNNING: the backend's, until TRITONBACKEND_RequestRelease makes it
- *   RELEASED. The sink's done() hands it back to the maker, who frees it.
+ *   RELEASED. FAILING: exec's, after Execute returned an error. The sink's done() hands it back to the
+ *   maker, who frees it.
  * Threads:   one at a time, by state; `state` and the sink's fields are atomic.
  *
  * Memory is type-stable (base/slab): a plug-in that releases a request twice meets the state check.
@@ -48,6 +49,7 @@ enum request_state {
     REQUEST_NEW,
     REQUEST_QUEUED,
     REQUEST_RUNNING,
+    REQUEST_FAILING, /* taken back from the backend, to be answered with an error */
     REQUEST_RELEASED,
 };
 
@@ -149,7 +151,8 @@ MUST_USE bool request_move(struct tis_request *req, enum request_state from, enu
  * request may be gone when this returns true. False when it was in another state. */
 MUST_USE bool request_release(struct tis_request *req, enum request_state from);
 
-/* Answers the request with err and releases it. Takes err. `from` as in request_release. */
+/* Answers the request with err, unless its final response was sent, and releases it. Takes err. Only
+ * for the request's owner: nobody else can move it out of `from` meanwhile. */
 void request_fail(struct tis_request *req, enum request_state from, tis_error *err);
 
 #endif

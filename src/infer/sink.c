@@ -39,27 +39,40 @@ void sink_unref(struct sink *sink)
     slab_free(&sink_slab, sink);
 }
 
-/* One of the two conditions came true. */
+/* One of the conditions came true. */
 static void sink_close_one(struct sink *sink)
 {
     if (atomic_fetch_sub(&sink->open, 1) == 1)
         sink->ops->done(sink, sink->request);
 }
 
+/* A response that is not the last one holds off done() while it is handed over: a broken plug-in
+ * may send the last one on another thread meanwhile. False when done() has run. */
+static bool sink_open_one(struct sink *sink)
+{
+    uint32_t open = atomic_load(&sink->open);
+    do {
+        if (open == 0)
+            return false;
+    } while (!atomic_compare_exchange_weak(&sink->open, &open, open + 1));
+    return true;
+}
+
 bool sink_send(struct sink *sink, struct tis_response *response, uint32_t flags)
 {
     bool final = flags & TRITONSERVER_RESPONSE_COMPLETE_FINAL;
-    if (final ? atomic_exchange(&sink->final, true) : atomic_load(&sink->final))
+    if (final ? atomic_exchange(&sink->final, true) : !sink_open_one(sink))
         return false;
-    if (response)
-        atomic_fetch_add_explicit(&sink->response_count, 1, memory_order_relaxed);
 
     sink_ref(sink); /* the response's reference goes with it */
-    sink->ops->complete(sink, response, flags);
-    if (final)
-        sink_close_one(sink);
+    bool taken = final || !atomic_load(&sink->final);
+    if (taken && response)
+        atomic_fetch_add_explicit(&sink->response_count, 1, memory_order_relaxed);
+    if (taken)
+        sink->ops->complete(sink, response, flags);
+    sink_close_one(sink);
     sink_unref(sink);
-    return true;
+    return taken;
 }
 
 void sink_released(struct sink *sink)

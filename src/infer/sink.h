@@ -47,7 +47,7 @@ struct sink {
     void (*version_unref)(struct tis_version *version);
     /* atomic */
     _Atomic uint32_t refs;
-    _Atomic uint32_t open; /* 2: neither released nor final */
+    _Atomic uint32_t open; /* not released + not final + responses being handed over; 0: done */
     _Atomic bool final;
     _Atomic bool cancelled;
     _Atomic uint32_t response_count;

@@ -5,6 +5,11 @@
 
 #include "base/clock.h"
 
+/* Clients choose batch sizes, and a backend may report any: what one version keeps has a bound. */
+enum {
+    BATCH_SIZES_MAX = 4096
+};
+
 void statistics_init(struct statistics *s)
 {
     memset(s, 0, sizeof(*s));
@@ -17,16 +22,23 @@ void statistics_fini(struct statistics *s)
     lock_fini(&s->lock);
 }
 
-/* Under the lock. The entry of a batch size, made when it is new; NULL when out of memory: the
- * totals still count. */
+/* Under the lock. The entry of a batch size, made when it is new. NULL when out of memory, or when
+ * there are BATCH_SIZES_MAX already: the totals still count. */
 static struct batch_statistics *batch_entry(struct statistics *s, uint32_t batch_size)
 {
-    uint32_t at = s->batch_count;
-    while (at > 0 && s->batches[at - 1].batch_size > batch_size)
-        at--;
-    if (at > 0 && s->batches[at - 1].batch_size == batch_size)
-        return &s->batches[at - 1];
+    uint32_t at = 0;
+    for (uint32_t end = s->batch_count; at < end;) {
+        uint32_t middle = at + (end - at) / 2;
+        if (s->batches[middle].batch_size < batch_size)
+            at = middle + 1;
+        else
+            end = middle;
+    }
+    if (at < s->batch_count && s->batches[at].batch_size == batch_size)
+        return &s->batches[at];
 
+    if (s->batch_count == BATCH_SIZES_MAX)
+        return NULL;
     if (s->batch_count == s->batch_capacity) {
         uint32_t capacity = s->batch_capacity ? s->batch_capacity * 2 : 4;
         struct batch_statistics *grown = realloc(s->batches, capacity * sizeof(*grown));
@@ -92,16 +104,18 @@ void statistics_add_failure(struct statistics *s, uint32_t batch_size, uint64_t 
     lock_release(&s->lock);
 }
 
-void statistics_add_execution(struct statistics *s, uint64_t batch_size, uint64_t compute_input_ns,
-                              uint64_t compute_infer_ns, uint64_t compute_output_ns)
+void statistics_add_execution(struct statistics *s, uint64_t batch_size, uint64_t exec_start_ns,
+                              uint64_t compute_start_ns, uint64_t compute_end_ns,
+                              uint64_t exec_end_ns)
 {
     lock_take(&s->lock);
     s->totals.execution_count++;
-    struct batch_statistics *b = batch_entry(s, (uint32_t)batch_size);
+    struct batch_statistics *b =
+        batch_size <= UINT32_MAX ? batch_entry(s, (uint32_t)batch_size) : NULL;
     if (b) {
-        duration_add(&b->compute_input, compute_input_ns);
-        duration_add(&b->compute_infer, compute_infer_ns);
-        duration_add(&b->compute_output, compute_output_ns);
+        duration_add(&b->compute_input, span(exec_start_ns, compute_start_ns));
+        duration_add(&b->compute_infer, span(compute_start_ns, compute_end_ns));
+        duration_add(&b->compute_output, span(compute_end_ns, exec_end_ns));
     }
     lock_release(&s->lock);
 }

@@ -77,9 +77,10 @@ void statistics_fini(struct statistics *s);
 void statistics_add_request(struct statistics *s, const struct statistics_request *r);
 /* A request that failed before or without the backend. */
 void statistics_add_failure(struct statistics *s, uint32_t batch_size, uint64_t duration_ns);
-/* One execution over batch_size entries. */
-void statistics_add_execution(struct statistics *s, uint64_t batch_size, uint64_t compute_input_ns,
-                              uint64_t compute_infer_ns, uint64_t compute_output_ns);
+/* One execution over batch_size entries; times as in statistics_request. */
+void statistics_add_execution(struct statistics *s, uint64_t batch_size, uint64_t exec_start_ns,
+                              uint64_t compute_start_ns, uint64_t compute_end_ns,
+                              uint64_t exec_end_ns);
 
 /* Without memory for the batches the snapshot has none. */
 void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot);

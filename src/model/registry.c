@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Without memory the element is left out (hh.tbl is NULL then), instead of ending the process. */
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "base/bytes.h"
@@ -54,18 +56,20 @@ struct config_job {
     struct model *model;
 };
 
+/* The end of a version; made before the version, so that the end cannot lack memory. */
+struct destroy_job {
+    struct loader_job job;
+    struct registry *registry;
+    struct tis_version *version;
+};
+
 struct version_job {
     struct loader_job job;
     struct registry *registry;
     struct model *model;
     struct model_config *config; /* a reference */
+    struct destroy_job *destroy; /* the version's, once it is loaded */
     int64_t number;
-};
-
-struct destroy_job {
-    struct loader_job job;
-    struct registry *registry;
-    struct tis_version *version;
 };
 
 const char *version_state_name(enum version_state state)
@@ -161,13 +165,18 @@ static void version_set_state(struct model *m, int64_t number, enum version_stat
                               const char *reason, struct tis_version *loaded)
 {
     struct model_version *mv = find_version(m, number);
-    log_info("model state model=%s version=%" PRId64 " from=%s to=%s%s%s", m->name, number,
-             version_state_name(mv->state), version_state_name(state), *reason ? " reason=" : "",
-             reason);
     free(mv->reason);
     mv->reason = strdup(reason);
     mv->state = state;
     mv->loaded = loaded;
+}
+
+/* Not under the lock: a reader of the log that does not keep up must not stop requests. */
+static void log_state(const struct model *m, int64_t number, enum version_state from,
+                      enum version_state to, const char *reason)
+{
+    log_info("model state model=%s version=%" PRId64 " from=%s to=%s%s%s", m->name, number,
+             version_state_name(from), version_state_name(to), *reason ? " reason=" : "", reason);
 }
 
 static void destroy_run(struct loader_job *job)
@@ -186,11 +195,8 @@ static void destroy_run(struct loader_job *job)
  * thread. */
 static void version_unused(struct tis_version *version, void *arg)
 {
-    struct destroy_job *d = calloc(1, sizeof(*d));
-    if (!d)
-        abort(); /* the last reference cannot be given back */
+    struct destroy_job *d = arg;
     d->job.run = destroy_run;
-    d->registry = arg;
     d->version = version;
     loader_post(d->registry->loader, &d->job);
 }
@@ -208,13 +214,15 @@ static tis_error *version_load(struct version_job *v, struct tis_version **ret_v
             .config = v->config,
             .auto_complete_config = o->auto_complete_config,
             .on_unused = version_unused,
-            .on_unused_arg = v->registry,
+            .on_unused_arg = v->destroy,
         },
         ret_version);
     if (err)
         return err;
-    /* The backend may have replaced the configuration by one that has no labels yet. */
-    err = labels_load((*ret_version)->config, v->model->directory);
+    /* The backend may have replaced the configuration by one that has no labels yet. One that it has
+     * not replaced is shared with the model's other versions. */
+    if ((*ret_version)->config != v->config)
+        err = labels_load((*ret_version)->config, v->model->directory);
     if (err) {
         version_destroy(*ret_version);
         *ret_version = NULL;
@@ -229,30 +237,42 @@ static void version_run(struct loader_job *job)
     struct tis_version *loaded = NULL;
     struct tis_version *unwanted = NULL;
     uint64_t start_ns = clock_ns();
-    tis_error *err = version_load(v, &loaded);
-    if (err)
+    lock_take(&r->lock);
+    bool stopping = r->stopping;
+    lock_release(&r->lock);
+    tis_error *err =
+        stopping ? reason_error_args(REASON_SERVER_EXITING, NULL, 0) : version_load(v, &loaded);
+    if (stopping)
+        log_verbose("not loaded model=%s version=%" PRId64 ": the server exits", v->model->name,
+                    v->number);
+    else if (err)
         log_error("failed to load model=%s version=%" PRId64 " error=\"%s\"", v->model->name,
                   v->number, error_text(err));
     else
         log_verbose("loaded model=%s version=%" PRId64 " ms=%" PRIu64, v->model->name, v->number,
                     (clock_ns() - start_ns) / NS_PER_MS);
 
+    enum version_state state = VERSION_UNAVAILABLE;
+    const char *reason = err ? error_text(err) : "unloaded";
     lock_take(&r->lock);
-    if (err) {
-        version_set_state(v->model, v->number, VERSION_UNAVAILABLE, error_text(err), NULL);
-    } else {
+    if (loaded) {
         r->live++;
         if (r->stopping) {
             unwanted = loaded;
-            version_set_state(v->model, v->number, VERSION_UNAVAILABLE, "unloaded", NULL);
+            loaded = NULL;
         } else {
             config_unref(v->model->config);
             v->model->config = config_ref(loaded->config); /* as its backend completed it */
-            version_set_state(v->model, v->number, VERSION_READY, "", loaded);
+            state = VERSION_READY;
+            reason = "";
         }
     }
+    version_set_state(v->model, v->number, state, reason, loaded);
     lock_release(&r->lock);
+    log_state(v->model, v->number, VERSION_LOADING, state, reason);
 
+    if (!loaded && !unwanted)
+        free(v->destroy);
     version_unref(unwanted);
     error_free(err);
     config_unref(v->config);
@@ -338,21 +358,27 @@ static tis_error *versions_start(struct registry *r, struct model *m, struct mod
     tis_error *err = entries && jobs ? NULL : error_no_memory();
     for (size_t i = 0; i < count && !err; i++) {
         jobs[i] = calloc(1, sizeof(*jobs[i]));
-        if (!jobs[i]) {
+        struct destroy_job *destroy = calloc(1, sizeof(*destroy));
+        if (!jobs[i] || !destroy) {
+            free(destroy);
             err = error_no_memory();
             break;
         }
+        destroy->registry = r;
         *jobs[i] = (struct version_job){
             .job.run = version_run,
             .registry = r,
             .model = m,
+            .destroy = destroy,
             .number = versions[i],
         };
         entries[i] = (struct model_version){ .number = versions[i], .state = VERSION_LOADING };
     }
     if (err) {
-        for (size_t i = 0; jobs && i < count; i++)
+        for (size_t i = 0; jobs && i < count && jobs[i]; i++) {
+            free(jobs[i]->destroy);
             free(jobs[i]);
+        }
         free(jobs);
         free(entries);
         return err;
@@ -399,7 +425,7 @@ static void config_run(struct loader_job *job)
     load_ended(r);
 }
 
-/* Before any job runs. A model that two repositories hold is served from neither. */
+/* Under the lock, before any job runs. A model that two repositories hold is served from neither. */
 static tis_error *model_add(struct registry *r, const char *repository, const char *name)
 {
     struct model *m = NULL;
@@ -412,7 +438,7 @@ static tis_error *model_add(struct registry *r, const char *repository, const ch
                      "served from neither",
                      name, m->directory, repository);
         m->reason = bytes_steal(&reason);
-        return NULL;
+        return m->reason ? NULL : error_no_memory();
     }
     struct bytes directory = { 0 };
     bytes_printf(&directory, "%s/%s", repository, name);
@@ -427,6 +453,10 @@ static tis_error *model_add(struct registry *r, const char *repository, const ch
         return error_no_memory();
     }
     HASH_ADD_KEYPTR(hh, r->models, m->name, strlen(m->name), m);
+    if (!m->hh.tbl) {
+        model_destroy(m);
+        return error_no_memory();
+    }
     return NULL;
 }
 
@@ -435,8 +465,11 @@ static tis_error *repository_scan(struct registry *r, const char *repository)
     char **names = NULL;
     size_t count = 0;
     tis_error *err = local_list_models(repository, &names, &count);
+    /* The ports are open already: loops look into the table. */
+    lock_take(&r->lock);
     for (size_t i = 0; i < count && !err; i++)
         err = model_add(r, repository, names[i]);
+    lock_release(&r->lock);
     local_free_names(names, count);
     return error_wrap(err, "model repository '%s'", repository);
 }
@@ -453,9 +486,12 @@ tis_error *registry_load_all(struct registry *r)
         if (err)
             return err;
     }
+    lock_take(&r->lock);
     HASH_SORT(r->models, compare_models);
-
     r->loads_open = 1; /* this function's own, so that loading cannot end before all is posted */
+    lock_release(&r->lock);
+
+    /* From here on the table is constant. */
     tis_error *err = NULL;
     for (struct model *m = r->models; m && !err; m = m->hh.next) {
         if (m->reason) {
@@ -477,24 +513,34 @@ tis_error *registry_load_all(struct registry *r)
     return err;
 }
 
+/* Under the lock. The registry's reference to some version that it still has; NULL: to none. */
+static struct tis_version *take_loaded(struct registry *r, struct model **ret_model)
+{
+    for (struct model *m = r->models; m; m = m->hh.next) {
+        for (uint32_t i = 0; i < m->version_count; i++) {
+            struct tis_version *loaded = m->versions[i].loaded;
+            if (!loaded)
+                continue;
+            version_set_state(m, m->versions[i].number, VERSION_UNAVAILABLE, "unloaded", NULL);
+            *ret_model = m;
+            return loaded;
+        }
+    }
+    return NULL;
+}
+
 bool registry_stop(struct registry *r, uint64_t deadline_ns)
 {
     lock_take(&r->lock);
     r->stopping = true;
     for (;;) {
         /* Dropping a reference may end in loader_post() and takes other locks: not under ours. */
-        struct tis_version *drop = NULL;
-        for (struct model *m = r->models; m && !drop; m = m->hh.next) {
-            for (uint32_t i = 0; i < m->version_count && !drop; i++) {
-                drop = m->versions[i].loaded;
-                if (drop)
-                    version_set_state(m, m->versions[i].number, VERSION_UNAVAILABLE, "unloaded",
-                                      NULL);
-            }
-        }
+        struct model *m;
+        struct tis_version *drop = take_loaded(r, &m);
         if (!drop)
             break;
         lock_release(&r->lock);
+        log_state(m, drop->number, VERSION_READY, VERSION_UNAVAILABLE, "unloaded");
         version_unref(drop);
         lock_take(&r->lock);
     }
@@ -563,14 +609,6 @@ bool registry_is_ready(struct registry *r)
         ready = model_is_ready(m);
     lock_release(&r->lock);
     return ready;
-}
-
-bool registry_is_loaded(struct registry *r)
-{
-    lock_take(&r->lock);
-    bool loaded = r->loaded;
-    lock_release(&r->lock);
-    return loaded;
 }
 
 void registry_describe_failures(struct registry *r, struct bytes *out)

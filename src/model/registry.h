@@ -4,8 +4,8 @@
  * threads, and hands out counted references to loaded versions. One bad model harms no other: its
  * reason is kept and shown.
  *
- * States of a version: LOADING -> READY or UNAVAILABLE (with a reason); READY -> UNLOADING ->
- * UNAVAILABLE "unloaded". A model whose configuration cannot be used has no versions but a reason.
+ * States of a version: LOADING -> READY or UNAVAILABLE (with a reason); READY -> UNAVAILABLE
+ * "unloaded". A model whose configuration cannot be used has no versions but a reason.
  *
  * Threads: any, unless a function says otherwise. registry_acquire() is on the way of every request:
  *          one lock, no allocation on success.
@@ -65,7 +65,6 @@ MUST_USE tis_error *registry_acquire(struct registry *r, const char *name, size_
 
 /* Loading has finished and, with strict readiness, every version that should be served is ready. */
 bool registry_is_ready(struct registry *r);
-bool registry_is_loaded(struct registry *r);
 /* Names (model and reason) of what could not be loaded, one per line; "" when all is well. For the
  * console at start. */
 void registry_describe_failures(struct registry *r, struct bytes *out);

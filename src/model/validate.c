@@ -161,8 +161,8 @@ static tis_error *apply_reshape(const struct check *c, struct tis_input *in,
     return NULL;
 }
 
-/* A string tensor is a sequence of [uint32 little-endian length][bytes]; it lies in one chunk, as
- * every protocol delivers it. */
+/* A string tensor is a sequence of [uint32 little-endian length][bytes]; no element crosses a chunk's
+ * end, as every protocol delivers it. */
 static tis_error *check_strings(const struct check *c, const struct tis_input *in, uint64_t count)
 {
     uint64_t found = 0;

@@ -32,6 +32,14 @@ static tis_error *open_directory(const char *path, DIR **ret_dir)
     return NULL;
 }
 
+/* NULL in *ret_entry at the end. */
+static tis_error *next_entry(DIR *dir, const char *path, struct dirent **ret_entry)
+{
+    errno = 0;
+    *ret_entry = readdir(dir);
+    return !*ret_entry && errno != 0 ? io_error("read directory", path) : NULL;
+}
+
 /* Follows symbolic links: a model may be a link into another place. */
 static bool is_directory(DIR *dir, const char *name)
 {
@@ -72,7 +80,7 @@ tis_error *local_list_models(const char *repository, char ***ret_names, size_t *
 
     void *names = NULL;
     size_t count = 0;
-    for (struct dirent *e; !err && (e = readdir(dir)) != NULL;) {
+    for (struct dirent *e; !err && (err = next_entry(dir, repository, &e)) == NULL && e;) {
         if (e->d_name[0] == '.' || !is_directory(dir, e->d_name))
             continue;
         char *copy = strdup(e->d_name);
@@ -102,6 +110,17 @@ static int compare_versions(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* "1" and "01" are one version. */
+static size_t drop_repeated(int64_t *sorted, size_t count)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (i == 0 || sorted[i] != sorted[i - 1])
+            sorted[kept++] = sorted[i];
+    }
+    return kept;
+}
+
 tis_error *local_list_versions(const char *model_directory, int64_t **ret_versions,
                                size_t *ret_count)
 {
@@ -112,15 +131,15 @@ tis_error *local_list_versions(const char *model_directory, int64_t **ret_versio
 
     void *versions = NULL;
     size_t count = 0;
-    for (struct dirent *e; !err && (e = readdir(dir)) != NULL;) {
-        int64_t number;
-        if (!number_parse_i64(e->d_name, strlen(e->d_name), &number) || number < 0 ||
+    for (struct dirent *e; !err && (err = next_entry(dir, model_directory, &e)) == NULL && e;) {
+        uint64_t number;
+        if (!number_parse_u64(e->d_name, strlen(e->d_name), &number) || number > INT64_MAX ||
             !is_directory(dir, e->d_name))
             continue;
         if (!grow(&versions, count, sizeof(int64_t)))
             err = error_no_memory();
         else
-            ((int64_t *)versions)[count++] = number;
+            ((int64_t *)versions)[count++] = (int64_t)number;
     }
     closedir(dir);
     if (err) {
@@ -130,7 +149,7 @@ tis_error *local_list_versions(const char *model_directory, int64_t **ret_versio
     if (count > 0)
         qsort(versions, count, sizeof(int64_t), compare_versions);
     *ret_versions = versions;
-    *ret_count = count;
+    *ret_count = drop_repeated(versions, count);
     return NULL;
 }
 
@@ -145,8 +164,9 @@ static tis_error *read_all(int fd, const char *path, size_t bytes, char **ret_te
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
+            tis_error *err = io_error("read", path);
             free(text);
-            return io_error("read", path);
+            return err;
         }
         if (n == 0)
             break;
@@ -160,7 +180,8 @@ static tis_error *read_all(int fd, const char *path, size_t bytes, char **ret_te
 
 tis_error *local_read_file(const char *path, size_t bytes_max, char **ret_text, size_t *ret_len)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* O_NONBLOCK: a named pipe must not keep the thread until somebody writes into it. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return io_error("open", path);
 

@@ -4,7 +4,8 @@
  *     <repository>/<model>/<version>/<model files>
  *
  * A model is a directory in the repository (names that begin with '.' are not; files are ignored). A
- * version is a directory in the model whose name is a decimal number.
+ * version is a directory in the model whose name is a decimal number (leading zeros count as
+ * nothing).
  *
  * Threads: any; the functions read the file system and may block.
  */

@@ -6,6 +6,7 @@
 #include "api/classify.h"
 #include "api/v1/infer_header.h"
 #include "api/v1/v1.h"
+#include "base/clock.h"
 #include "infer/datatype.h"
 #include "infer/reason.h"
 #include "infer/shape.h"
@@ -13,6 +14,10 @@
 #include "proto/text.h"
 #include "v0/api.pb-c.h"
 #include "v1/api.pb-c.h"
+
+enum {
+    HEADER_ARENA_BYTES_MAX = 16 << 20 /* a header of the largest size fits many times */
+};
 
 /* What the answer needs of the question. */
 struct v1_infer {
@@ -26,18 +31,13 @@ static const struct v1_infer *infer_of(const struct call *call)
     return call->dialect_data;
 }
 
-static enum dialect dialect_of(const struct call *call)
+/* Takes err. v: what was read of the question; NULL when nothing could be. */
+static void answer_error(struct call *call, const struct v1_infer *v, tis_error *err)
 {
-    const struct v1_infer *v = infer_of(call);
-    return v && v->header.is_v0 ? DIALECT_V0 : DIALECT_V1;
-}
-
-static void v1_infer_fail(struct call *call, tis_error *err)
-{
-    const struct v1_infer *v = infer_of(call);
     struct bytes *headers = &call->out;
     bytes_clear(headers);
-    v1_append_status(headers, call->api, dialect_of(call), err, v ? v->request_id : 0);
+    v1_append_status(headers, call->api, v && v->header.is_v0 ? DIALECT_V0 : DIALECT_V1, err,
+                     v ? v->request_id : 0);
     bytes_append_str(headers, "NV-InferResponse: ");
     if (v && v->header.id)
         bytes_printf(headers, "id: %" PRIu64, v->header.id);
@@ -46,18 +46,40 @@ static void v1_infer_fail(struct call *call, tis_error *err)
     error_free(err);
 }
 
+static void v1_infer_fail(struct call *call, tis_error *err)
+{
+    answer_error(call, infer_of(call), err);
+}
+
 /* ---- Decode ---- */
+
+static tis_error *parse_header(const struct call *call, const char *model, struct arena *a,
+                               struct v1_infer_header *ret_header)
+{
+    const struct http_header *text = http_header_find(call->ex, "NV-InferRequest");
+    if (!text)
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG, "unable to parse request for model '%s'",
+                         model);
+    return v1_infer_header_parse(text->value, text->value_len, model, a, ret_header);
+}
+
+/* 0.9 names the instance that would have run the batch. */
+static tis_error *batch_too_large(const struct call *call, uint32_t batch_size)
+{
+    const struct tis_version *v = call->target;
+    return reason_error(REASON_BATCH_TOO_LARGE, v->model_name,
+                        REASON_NUMBER(v->config->max_batch_size), REASON_NUMBER(batch_size),
+                        v->instance_count > 0 ? v->instances[0]->name : v->model_name);
+}
 
 static tis_error *check_header(const struct call *call, const struct v1_infer_header *h)
 {
     const struct model_config *config = call->target->config;
     const char *model = call->target->model_name;
-    uint32_t batch_size_max = config->max_batch_size > 0 ? (uint32_t)config->max_batch_size : 1;
     if (h->batch_size < 1)
         return reason_error(REASON_BATCH_ZERO, model);
-    if (h->batch_size > batch_size_max)
-        return reason_error(REASON_BATCH_TOO_LARGE, model, REASON_NUMBER(batch_size_max),
-                            REASON_NUMBER(h->batch_size));
+    if (h->batch_size > 1 && (int64_t)h->batch_size > config->max_batch_size)
+        return batch_too_large(call, h->batch_size);
     for (uint32_t i = 0; i < h->output_count; i++) {
         if (config_find_output(config, h->outputs[i].name, strlen(h->outputs[i].name)) < 0)
             return reason_error(REASON_OUTPUT_UNKNOWN, model, h->outputs[i].name);
@@ -68,16 +90,40 @@ static tis_error *check_header(const struct call *call, const struct v1_infer_he
     return NULL;
 }
 
-/* The full shape of an input: the batch size, then the client's dims or the configuration's. */
-static tis_error *input_shape(const struct call *call, const struct v1_infer_header *h,
-                              const struct v1_input *in, const struct tensor_spec *spec,
-                              const int64_t **ret_shape, uint32_t *ret_rank)
+/* An input as the server sees it, before its bytes are cut from the body. */
+struct full_input {
+    const struct tensor_spec *spec;
+    const int64_t *shape; /* with the batch size; request arena */
+    uint32_t rank;
+    uint64_t bytes; /* of the whole batch */
+};
+
+static tis_error *dims_error(enum reason reason, const struct call *call, const struct v1_input *in,
+                             const struct tensor_spec *spec)
 {
+    struct bytes expected = { 0 };
+    struct bytes got = { 0 };
+    shape_append(&expected, spec->dims, spec->rank);
+    shape_append(&got, in->dims, in->rank);
+    tis_error *err = reason_error(reason, call->target->model_name, in->name, bytes_str(&expected),
+                                  bytes_str(&got));
+    bytes_fini(&expected);
+    bytes_fini(&got);
+    return err;
+}
+
+/* The full shape of an input: the batch size, then the client's dims or the configuration's. */
+static tis_error *find_shape(const struct call *call, const struct v1_infer_header *h,
+                             const struct v1_input *in, struct full_input *full)
+{
+    const struct tensor_spec *spec = full->spec;
     uint32_t skip = call->target->config->max_batch_size > 0;
     const int64_t *dims = in->has_dims ? in->dims : spec->dims;
     uint32_t rank = in->has_dims ? in->rank : spec->rank;
     if (!in->has_dims && !shape_is_fixed(spec->dims, spec->rank))
         return reason_error(REASON_INPUT_SHAPE_MISSING, call->target->model_name, in->name);
+    if (!shape_is_fixed(dims, rank) || !shape_matches(spec->dims, spec->rank, dims, rank))
+        return dims_error(REASON_INPUT_SHAPE, call, in, spec);
     int64_t *shape = arena_alloc(&call->request->arena, ((size_t)rank + skip) * sizeof(*shape));
     if (!shape)
         return error_no_memory();
@@ -85,74 +131,90 @@ static tis_error *input_shape(const struct call *call, const struct v1_infer_hea
         shape[0] = h->batch_size;
     if (rank > 0)
         memcpy(shape + skip, dims, rank * sizeof(*shape));
-    *ret_shape = shape;
-    *ret_rank = rank + skip;
+    full->shape = shape;
+    full->rank = rank + skip;
     return NULL;
 }
 
-/* Bytes of the whole batch of an input, from its shape; what the client says must agree. */
-static tis_error *input_bytes(const struct call *call, const struct v1_infer_header *h,
-                              const struct v1_input *in, const struct tensor_spec *spec,
-                              const int64_t *shape, uint32_t rank, uint64_t *ret_bytes)
+/* Only the client knows how long its strings are. */
+static tis_error *find_string_bytes(const struct call *call, const struct v1_infer_header *h,
+                                    const struct v1_input *in, struct full_input *full)
 {
-    const char *model = call->target->model_name;
-    uint64_t bytes;
-    if (spec->data_type == TRITONSERVER_TYPE_BYTES) {
-        if (h->is_v0 && __builtin_mul_overflow(in->byte_size, h->batch_size, &bytes))
-            bytes = UINT64_MAX; /* more than any body: refused as short */
-        else if (!h->is_v0)
-            bytes = in->batch_byte_size;
-        if (bytes == 0)
-            return error_new(TRITONSERVER_ERROR_INVALID_ARG,
-                             "batch-byte-size must be specified for input '%s' with non-fixed-size "
-                             "datatype for model '%s'",
-                             in->name, model);
-        *ret_bytes = bytes;
-        return NULL;
-    }
-    if (!shape_bytes(shape, rank, datatype_bytes(spec->data_type), &bytes)) {
-        struct bytes text = { 0 };
-        shape_append(&text, shape, rank);
-        tis_error *err = reason_error(REASON_INPUT_DIMS, model, in->name, bytes_str(&text));
-        bytes_fini(&text);
-        return err;
-    }
-    uint64_t said = h->is_v0 ? in->byte_size : in->batch_byte_size;
-    uint64_t meant = h->is_v0 ? bytes / h->batch_size : bytes;
-    if (said != meant && (said != 0 || h->is_v0))
-        return reason_error(REASON_INPUT_BYTES, model, in->name, REASON_NUMBER(meant),
-                            REASON_NUMBER(said));
-    *ret_bytes = bytes;
+    uint64_t count;
+    uint64_t bytes = in->batch_byte_size;
+    if (h->is_v0 && __builtin_mul_overflow(in->byte_size, h->batch_size, &bytes))
+        bytes = UINT64_MAX; /* more than any body: refused as short */
+    if (bytes == 0 && (!shape_count(full->shape, full->rank, &count) || count > 0))
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                         "batch-byte-size must be specified for input '%s' with non-fixed-size "
+                         "datatype for model '%s'",
+                         in->name, call->target->model_name);
+    full->bytes = bytes;
     return NULL;
 }
 
-static tis_error *decode_input(struct call *call, const struct v1_infer_header *h,
-                               const struct v1_input *in, size_t *offset)
+/* Bytes of the whole batch, from the shape; what the client says must agree. */
+static tis_error *find_bytes(const struct call *call, const struct v1_infer_header *h,
+                             const struct v1_input *in, struct full_input *full)
+{
+    const struct tensor_spec *spec = full->spec;
+    if (spec->data_type == TRITONSERVER_TYPE_BYTES)
+        return find_string_bytes(call, h, in, full);
+    if (!shape_bytes(full->shape, full->rank, datatype_bytes(spec->data_type), &full->bytes))
+        return dims_error(REASON_INPUT_SHAPE, call, in, spec);
+    uint64_t said = h->is_v0 ? in->byte_size : in->batch_byte_size;
+    uint64_t meant = h->is_v0 ? full->bytes / h->batch_size : full->bytes;
+    if (said != meant && (said != 0 || h->is_v0))
+        return reason_error(REASON_INPUT_BYTES, call->target->model_name, in->name,
+                            REASON_NUMBER(meant), REASON_NUMBER(said));
+    return NULL;
+}
+
+static tis_error *complete_input(const struct call *call, const struct v1_infer_header *h,
+                                 const struct v1_input *in, struct full_input *full)
 {
     const struct model_config *config = call->target->config;
-    const char *model = call->target->model_name;
     int32_t at = config_find_input(config, in->name, strlen(in->name));
     if (at < 0)
-        return reason_error(REASON_INPUT_UNKNOWN, model, in->name);
-    const struct tensor_spec *spec = &config->inputs[at];
-
-    const int64_t *shape;
-    uint32_t rank;
-    uint64_t bytes;
-    tis_error *err = input_shape(call, h, in, spec, &shape, &rank);
+        return reason_error(REASON_INPUT_UNKNOWN, call->target->model_name, in->name);
+    full->spec = &config->inputs[at];
+    tis_error *err = find_shape(call, h, in, full);
     if (!err)
-        err = input_bytes(call, h, in, spec, shape, rank, &bytes);
-    if (err)
-        return err;
+        err = find_bytes(call, h, in, full);
+    return err;
+}
+
+/* The next full->bytes of the body are the input's. */
+static tis_error *cut_input(struct call *call, const struct full_input *full, size_t *offset)
+{
+    const char *name = full->spec->name;
     uint64_t left = call->ex->body_len - *offset;
-    if (bytes > left)
-        return reason_error(REASON_BODY_SHORT, model, in->name, REASON_NUMBER(bytes - left),
-                            REASON_NUMBER(bytes), REASON_NUMBER(left));
+    if (full->bytes > left)
+        return reason_error(REASON_BODY_SHORT, call->target->model_name, name,
+                            REASON_NUMBER(full->bytes - left), REASON_NUMBER(full->bytes),
+                            REASON_NUMBER(left));
     struct tis_input *input =
-        request_add_input(call->request, spec->name, spec->data_type, shape, rank);
-    err = request_add_chunk(call->request, input, call->ex->body ? call->ex->body + *offset : NULL,
-                            bytes, TRITONSERVER_MEMORY_CPU, 0, NULL);
-    *offset += bytes;
+        request_add_input(call->request, name, full->spec->data_type, full->shape, full->rank);
+    const char *data = call->ex->body ? call->ex->body + *offset : NULL;
+    *offset += full->bytes;
+    return request_add_chunk(call->request, input, data, full->bytes, TRITONSERVER_MEMORY_CPU, 0,
+                             NULL);
+}
+
+/* All that the header says is checked before the body is looked at. */
+static tis_error *decode_inputs(struct call *call, const struct v1_infer_header *h)
+{
+    struct full_input *inputs =
+        arena_calloc(&call->request->arena, h->input_count, sizeof(*inputs));
+    tis_error *err =
+        inputs ? request_reserve_inputs(call->request, h->input_count) : error_no_memory();
+    for (uint32_t i = 0; i < h->input_count && !err; i++)
+        err = complete_input(call, h, &h->inputs[i], &inputs[i]);
+    size_t offset = 0;
+    for (uint32_t i = 0; i < h->input_count && !err; i++)
+        err = cut_input(call, &inputs[i], &offset);
+    if (!err && offset < call->ex->body_len)
+        err = reason_error(REASON_BODY_LONG, call->target->model_name);
     return err;
 }
 
@@ -174,36 +236,25 @@ static tis_error *decode_outputs(struct call *call, const struct v1_infer_header
 static tis_error *decode(struct call *call)
 {
     struct tis_request *req = call->request;
-    const struct http_header *text = http_header_find(call->ex, "NV-InferRequest");
     struct v1_infer *v = arena_calloc(&req->arena, 1, sizeof(*v));
     if (!v)
         return error_no_memory();
-    if (!text)
-        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
-                         "unable to parse request for model '%s': the header NV-InferRequest is "
-                         "missing",
-                         call->target->model_name);
-    tis_error *err = v1_infer_header_parse(text->value, text->value_len, call->target->model_name,
-                                           &req->arena, &v->header);
+    tis_error *err = parse_header(call, call->target->model_name, &req->arena, &v->header);
     if (err)
         return err;
-    v->wants_binary = v1_wants_binary(call);
+    v->wants_binary = v1_format(call) == V1_BINARY;
     v->request_id = v1_next_request_id(call->api);
     call->dialect_data = v;
 
     const struct v1_infer_header *h = &v->header;
     req->flags = h->flags;
     req->correlation_id = h->correlation_id;
+    req->batch_size = h->batch_size;
     err = check_header(call, h);
     if (!err)
         err = decode_outputs(call, h);
     if (!err)
-        err = request_reserve_inputs(req, h->input_count);
-    size_t offset = 0;
-    for (uint32_t i = 0; i < h->input_count && !err; i++)
-        err = decode_input(call, h, &h->inputs[i], &offset);
-    if (!err && offset < call->ex->body_len)
-        err = reason_error(REASON_BODY_LONG, call->target->model_name);
+        err = decode_inputs(call, h);
     return err;
 }
 
@@ -212,29 +263,29 @@ static tis_error *decode(struct call *call)
 /* One requested output of the answer, before it is put into either dialect's message. */
 struct answer_output {
     struct tis_output *output;
-    const struct wanted_output *wanted; /* NULL: all were wanted */
-    uint32_t **classes;                 /* [batch entry] -> indices; NULL for raw */
+    uint32_t **classes; /* [batch entry] -> indices; NULL for raw */
     size_t class_count;
     uint64_t entry_bytes; /* of one batch entry */
     uint32_t entry_count; /* elements of one batch entry */
 };
 
+/* asked: NULL when the client named no output and gets all. */
 static tis_error *collect_output(struct call *call, struct tis_output *o,
-                                 const struct wanted_output *w, struct answer_output *a)
+                                 const struct v1_output *asked, struct answer_output *a)
 {
     struct arena *arena = &call->response->arena;
     uint32_t entries = call->request->batch_size;
     uint32_t element = datatype_bytes(o->data_type);
-    *a = (struct answer_output){ .output = o, .wanted = w, .entry_bytes = o->bytes / entries };
+    *a = (struct answer_output){ .output = o, .entry_bytes = o->bytes / entries };
     if (!o->buffer || o->attributes.memory_type == TRITONSERVER_MEMORY_GPU)
         return error_new(TRITONSERVER_ERROR_INTERNAL,
                          "model '%s': the backend sent output '%s' without memory that a reply can "
                          "carry",
                          call->target->model_name, o->name);
-    if (w && w->byte_size && w->byte_size != a->entry_bytes)
+    if (asked && asked->byte_size && asked->byte_size != a->entry_bytes)
         return error_new(TRITONSERVER_ERROR_INTERNAL, "unexpected output size %" PRIu64,
-                         w->byte_size);
-    if (!w || w->class_count == 0)
+                         asked->byte_size);
+    if (!asked || !asked->wants_classes)
         return NULL;
 
     a->entry_count = element ? (uint32_t)(a->entry_bytes / element) : 0;
@@ -244,7 +295,7 @@ static tis_error *collect_output(struct call *call, struct tis_output *o,
     tis_error *err = NULL;
     for (uint32_t b = 0; b < entries && !err; b++) {
         const char *values = (const char *)o->buffer->base + b * a->entry_bytes;
-        err = classify(o, values, a->entry_count, w->class_count, arena, &a->classes[b],
+        err = classify(o, values, a->entry_count, asked->class_count, arena, &a->classes[b],
                        &a->class_count);
     }
     return err;
@@ -255,19 +306,20 @@ static tis_error *collect_outputs(struct call *call, struct answer_output **ret_
                                   uint32_t *ret_count)
 {
     struct tis_response *r = call->response;
-    uint32_t count = call->wanted_count ? call->wanted_count : r->output_count;
+    const struct v1_infer_header *h = &infer_of(call)->header;
+    uint32_t count = h->output_count ? h->output_count : r->output_count;
     struct answer_output *outputs = arena_calloc(&r->arena, count, sizeof(*outputs));
     if (!outputs)
         return error_no_memory();
     struct tis_output *next = r->outputs;
     for (uint32_t i = 0; i < count; i++) {
-        const struct wanted_output *w = call->wanted_count ? &call->wanted[i] : NULL;
-        struct tis_output *o = w ? response_find_output(r, w->name) : next;
+        const struct v1_output *asked = h->output_count ? &h->outputs[i] : NULL;
+        struct tis_output *o = asked ? response_find_output(r, asked->name) : next;
         if (!o)
             return error_new(TRITONSERVER_ERROR_INTERNAL,
                              "model '%s': the backend sent no output '%s'",
-                             call->target->model_name, w->name);
-        tis_error *err = collect_output(call, o, w, &outputs[i]);
+                             call->target->model_name, asked->name);
+        tis_error *err = collect_output(call, o, asked, &outputs[i]);
         if (err)
             return err;
         next = o->next;
@@ -397,20 +449,6 @@ static header_v0 *convert_to_v0(struct call *call, const header_v1 *from,
     return h;
 }
 
-/* The header as it stands behind the tensors: binary, or text of several lines. */
-static tis_error *make_trailer(struct call *call, const ProtobufCMessage *header, struct bytes *out)
-{
-    if (!infer_of(call)->wants_binary) {
-        text_append(out, header, TEXT_LINES);
-    } else {
-        size_t len = protobuf_c_message_get_packed_size(header);
-        char *at = bytes_reserve(out, len);
-        if (at)
-            out->len += protobuf_c_message_pack(header, (uint8_t *)at);
-    }
-    return out->failed ? error_no_memory() : NULL;
-}
-
 static tis_error *v1_infer_encode(struct call *call)
 {
     const struct v1_infer *v = infer_of(call);
@@ -427,9 +465,10 @@ static tis_error *v1_infer_encode(struct call *call)
     if (!header || !parts)
         return error_no_memory();
     bytes_clear(&call->out);
-    err = make_trailer(call, header, &call->out);
-    if (err)
-        return err;
+    /* Behind the tensors the header stands again: binary, or text of several lines. */
+    v1_append_message(&call->out, header, v->wants_binary ? V1_BINARY : V1_TEXT);
+    if (call->out.failed)
+        return error_no_memory();
 
     uint32_t part_count = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -460,6 +499,25 @@ static const struct infer_dialect v1_dialect = {
     .fail = v1_infer_fail,
 };
 
+/* An unknown model: what is read of the header is the dialect and the id to echo. */
+static void fail_unopened(struct call *call, tis_error *err)
+{
+    struct arena arena;
+    struct v1_infer v = { .request_id = v1_next_request_id(call->api) };
+    arena_init(&arena, NULL, 0, HEADER_ARENA_BYTES_MAX);
+    error_free(parse_header(call, "", &arena, &v.header));
+    answer_error(call, &v, err);
+    arena_fini(&arena);
+}
+
+/* Refused before a backend saw it: counted under the batch size that was asked for. */
+static void count_failure(const struct call *call)
+{
+    const struct v1_infer *v = infer_of(call);
+    statistics_add_failure(&call->target->statistics, v ? v->header.batch_size : 0,
+                           clock_ns() - call->start_ns);
+}
+
 void v1_infer(struct call *call)
 {
     int64_t version;
@@ -468,17 +526,20 @@ void v1_infer(struct call *call)
         err = reason_error_args(REASON_SERVER_NOT_READY, NULL, 0);
     if (!err)
         err = call_version_number(call, &version);
-    if (!err) {
-        err = call_open_request(call, version, &v1_dialect);
-        if (err) { /* an unknown model has a request number too */
-            v1_answer(call, err, v1_next_request_id(call->api));
-            return;
-        }
+    if (err) {
+        answer_error(call, NULL, err);
+        return;
     }
-    if (!err)
-        err = decode(call);
+    err = call_open_request(call, version, &v1_dialect);
+    if (err) {
+        fail_unopened(call, err);
+        return;
+    }
+    err = decode(call);
     if (!err)
         err = call_infer(call);
-    if (err)
+    if (err) {
+        count_failure(call);
         v1_infer_fail(call, err);
+    }
 }

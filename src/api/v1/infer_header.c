@@ -1,5 +1,6 @@
 #include "api/v1/infer_header.h"
 
+#include "base/log.h"
 #include "proto/text.h"
 #include "v0/api.pb-c.h"
 #include "v1/api.pb-c.h"
@@ -39,6 +40,7 @@ static tis_error *from_v1(const header_v1 *m, struct arena *a, struct v1_infer_h
                              m->output[i]->name);
         h->outputs[i] = (struct v1_output){
             .name = m->output[i]->name,
+            .wants_classes = m->output[i]->cls != NULL,
             .class_count = m->output[i]->cls ? m->output[i]->cls->count : 0,
         };
     }
@@ -64,6 +66,7 @@ static tis_error *from_v0(const header_v0 *m, struct arena *a, struct v1_infer_h
         h->outputs[i] = (struct v1_output){
             .name = m->output[i]->name,
             .byte_size = m->output[i]->byte_size,
+            .wants_classes = m->output[i]->cls != NULL,
             .class_count = m->output[i]->cls ? m->output[i]->cls->count : 0,
         };
     return NULL;
@@ -90,11 +93,10 @@ tis_error *v1_infer_header_parse(const char *text, size_t len, const char *model
         error_free(err_v0);
         if (error_code(err) != TRITONSERVER_ERROR_INVALID_ARG)
             return err;
-        tis_error *said = error_new(TRITONSERVER_ERROR_INVALID_ARG,
-                                    "unable to parse request for model '%s': NV-InferRequest:%s",
-                                    model, error_text(err));
+        log_verbose("NV-InferRequest cannot be read model=%s error=\"%s\"", model, error_text(err));
         error_free(err);
-        return said;
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG, "unable to parse request for model '%s'",
+                         model);
     }
     error_free(err);
     err = from_v0((const header_v0 *)m, a, &h);

@@ -22,8 +22,9 @@ struct v1_input {
 
 struct v1_output {
     const char *name;
-    uint64_t byte_size;   /* 0.9: of one batch entry */
-    uint32_t class_count; /* 0: the tensor itself */
+    uint64_t byte_size;   /* 0.9: of one batch entry; 0: not given */
+    bool wants_classes;   /* instead of the tensor */
+    uint32_t class_count; /* at most so many for each batch entry */
 };
 
 struct v1_infer_header {
@@ -38,8 +39,9 @@ struct v1_infer_header {
     uint32_t output_count;
 };
 
-/* Reads the protobuf text. Errors: INVALID_ARG "unable to parse request for model '<m>'" with what
- * the 1.x reader found; UNAVAILABLE. */
+/* Reads the protobuf text. Errors: INVALID_ARG "unable to parse request for model '<m>'" (what the
+ * 1.x reader found is logged at the verbose level: the sentence is 0.9's, to the letter);
+ * UNSUPPORTED shared memory; UNAVAILABLE. */
 MUST_USE tis_error *v1_infer_header_parse(const char *text, size_t len, const char *model,
                                           struct arena *a, struct v1_infer_header *ret_header);
 

@@ -5,6 +5,7 @@
 #include "api/v1/v1.h"
 #include "base/clock.h"
 #include "infer/reason.h"
+#include "proto/json.h"
 #include "proto/message.h"
 #include "proto/text.h"
 #include "v1/server_status.pb-c.h"
@@ -53,16 +54,75 @@ void v1_answer(struct call *call, tis_error *err, uint64_t request_id)
     error_free(err);
 }
 
-bool v1_wants_binary(const struct call *call)
+enum v1_format v1_format(const struct call *call)
 {
     char format[16];
-    return http_query_get(call->ex, "format", format, sizeof(format)) &&
-           strcmp(format, "binary") == 0;
+    if (http_query_get(call->ex, "format", format, sizeof(format))) {
+        if (strcmp(format, "binary") == 0)
+            return V1_BINARY;
+        return strcmp(format, "json") == 0 ? V1_JSON : V1_TEXT;
+    }
+    static const char json[] = "application/json";
+    const struct http_header *accept = http_header_find(call->ex, "Accept");
+    bool wants_json = accept && memmem(accept->value, accept->value_len, json, sizeof(json) - 1);
+    return wants_json ? V1_JSON : V1_TEXT;
 }
 
-void v1_no_route(struct call *call, int status)
+void v1_append_message(struct bytes *out, const ProtobufCMessage *m, enum v1_format format)
 {
-    call_respond(call, status == 405 ? 405 : 400, "");
+    switch (format) {
+    case V1_TEXT:
+        text_append(out, m, TEXT_LINES);
+        break;
+    case V1_JSON:
+        json_append_message(out, m);
+        break;
+    case V1_BINARY: {
+        char *at = bytes_reserve(out, protobuf_c_message_get_packed_size(m));
+        if (at)
+            out->len += protobuf_c_message_pack(m, (uint8_t *)at);
+        break;
+    }
+    }
+}
+
+/* ---- Outside of the operations ---- */
+
+/* As the original's expression /api/(health|profile|infer|status)(.*): the method is judged before
+ * the rest of the path. */
+void v1_no_route(struct call *call)
+{
+    static const struct {
+        const char *name;
+        enum http_method method;
+    } endpoints[] = {
+        { "health", HTTP_GET },
+        { "profile", HTTP_GET },
+        { "infer", HTTP_POST },
+        { "status", HTTP_GET },
+    };
+    int status = 400;
+    for (size_t i = 0; i < ARRAY_LEN(endpoints); i++) {
+        const char *name = endpoints[i].name;
+        if (strncmp(call->ex->path, "/api/", 5) == 0 &&
+            strncmp(call->ex->path + 5, name, strlen(name)) == 0 &&
+            call->ex->method != endpoints[i].method)
+            status = 405;
+    }
+    call_respond(call, status, "");
+}
+
+/* 400 for all of them: v1 has no other code, the kind of failure is in NV-Status. */
+void v1_refuse(struct http_exchange *ex, const struct api *api, int status, const char *text)
+{
+    bool is_late = status == 408 || status == 503;
+    tis_error *err = error_new(
+        is_late ? TRITONSERVER_ERROR_UNAVAILABLE : TRITONSERVER_ERROR_INVALID_ARG, "%s", text);
+    struct bytes headers = { 0 };
+    v1_append_status(&headers, api, DIALECT_V1, err, 0);
+    http_respond_copy(ex, 400, bytes_str(&headers), NULL, 0);
+    bytes_fini(&headers);
+    error_free(err);
 }
 
 /* ---- Health ---- */
@@ -260,7 +320,38 @@ static bool fill_server(struct arena *a, struct api *api, PB(ServerStatus) * m)
         return false;
     m->status_stats->success = new_duration(a, &counters[COUNTER_STATUS]);
     m->health_stats->success = new_duration(a, &counters[COUNTER_HEALTH]);
+    if (counters[COUNTER_PROFILE].count > 0) {
+        m->profile_stats = NEW(a, ProfileRequestStats, PROFILE_REQUEST_STATS);
+        if (!m->profile_stats)
+            return false;
+        m->profile_stats->success = new_duration(a, &counters[COUNTER_PROFILE]);
+        if (!m->profile_stats->success)
+            return false;
+    }
     return m->status_stats->success && m->health_stats->success;
+}
+
+/* A server that could not be initialised has no models, whatever it had begun to list. */
+static tis_error *get_models(struct call *call, const char *name, struct model_info **ret_models,
+                             uint32_t *ret_count)
+{
+    tis_error *err = NULL;
+    struct model_info *models = NULL;
+    uint32_t count = 0;
+    bool has_models = api_state(call->api) != SERVER_FAILED_TO_INITIALIZE;
+    if (has_models)
+        err = registry_info(call->api->registry, name, call->rest.len, &models, &count);
+    bool is_unknown = err ? error_reason(err) == REASON_MODEL_UNKNOWN : !has_models;
+    if (name && is_unknown) {
+        error_free(err);
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                         "no status available for unknown model '%.*s'", (int)call->rest.len, name);
+    }
+    if (err)
+        return err;
+    *ret_models = models;
+    *ret_count = count;
+    return NULL;
 }
 
 static tis_error *make_status(struct call *call, struct arena *a, PB(ServerStatus) * *ret_status)
@@ -268,12 +359,7 @@ static tis_error *make_status(struct call *call, struct arena *a, PB(ServerStatu
     const char *name = call->rest.len > 0 ? call->rest.at : NULL;
     struct model_info *models;
     uint32_t count;
-    tis_error *err = registry_info(call->api->registry, name, call->rest.len, &models, &count);
-    if (err && name && error_reason(err) == REASON_MODEL_UNKNOWN) {
-        error_free(err);
-        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
-                         "no status available for unknown model '%.*s'", (int)call->rest.len, name);
-    }
+    tis_error *err = get_models(call, name, &models, &count);
     if (err)
         return err;
 
@@ -291,41 +377,43 @@ static tis_error *make_status(struct call *call, struct arena *a, PB(ServerStatu
     return NULL;
 }
 
+/* 200 with a message as the body; its format is the client's choice. */
+static void answer_message(struct call *call, const ProtobufCMessage *m)
+{
+    static const char *const types[] = {
+        [V1_TEXT] = "text/plain",
+        [V1_BINARY] = "application/octet-stream",
+        [V1_JSON] = "application/json",
+    };
+    enum v1_format format = v1_format(call);
+    struct bytes body = { 0 };
+    v1_append_message(&body, m, format);
+    if (body.failed) {
+        v1_answer(call, error_no_memory(), v1_next_request_id(call->api));
+        bytes_fini(&body);
+        return;
+    }
+    bytes_clear(&call->out);
+    v1_append_status(&call->out, call->api, DIALECT_V1, NULL, v1_next_request_id(call->api));
+    bytes_printf(&call->out, "Content-Type: %s\r\n", types[format]);
+    http_respond_copy(call->ex, 200, bytes_str(&call->out), body.data, body.len);
+    bytes_fini(&body);
+}
+
 void v1_status(struct call *call)
 {
     struct arena arena;
     PB(ServerStatus) *status = NULL;
-    tis_error *err = NULL;
     api_count(call->api, COUNTER_STATUS, call->start_ns);
     if (api_state(call->api) == SERVER_EXITING) {
         v1_answer(call, reason_error_args(REASON_SERVER_EXITING, NULL, 0), 0);
         return;
     }
     arena_init(&arena, NULL, 0, STATUS_ARENA_BYTES_MAX);
-    err = make_status(call, &arena, &status);
-    if (err) {
+    tis_error *err = make_status(call, &arena, &status);
+    if (err)
         v1_answer(call, err, v1_next_request_id(call->api));
-        arena_fini(&arena);
-        return;
-    }
-
-    struct bytes body = { 0 };
-    bool binary = v1_wants_binary(call);
-    if (binary) {
-        char *at = bytes_reserve(&body, protobuf_c_message_get_packed_size(&status->base));
-        if (at)
-            body.len = protobuf_c_message_pack(&status->base, (uint8_t *)at);
-    } else {
-        text_append(&body, &status->base, TEXT_LINES);
-    }
-    bytes_clear(&call->out);
-    v1_append_status(&call->out, call->api, DIALECT_V1, NULL, v1_next_request_id(call->api));
-    bytes_append_str(&call->out, binary ? "Content-Type: application/octet-stream\r\n"
-                                        : "Content-Type: text/plain\r\n");
-    if (body.failed)
-        v1_answer(call, error_no_memory(), v1_next_request_id(call->api));
     else
-        http_respond_copy(call->ex, 200, bytes_str(&call->out), body.data, body.len);
-    bytes_fini(&body);
+        answer_message(call, &status->base);
     arena_fini(&arena);
 }

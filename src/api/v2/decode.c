@@ -1,7 +1,8 @@
 /* Request bodies of the v2 protocol: JSON, binary tensors behind the JSON, and raw.
  *
- * The JSON is parsed into the request's arena. A binary tensor is a chunk that points into the body;
- * a JSON tensor is converted into a buffer of its own. */
+ * The JSON is parsed into the request's arena, or, when it is long, into memory of its own that
+ * lives as long as the call. A binary tensor is a chunk that points into the body; a JSON tensor is
+ * converted into a buffer of its own. */
 #include <string.h>
 
 #include <yyjson.h>
@@ -13,7 +14,8 @@
 #include "infer/shape.h"
 
 enum {
-    DATA_DEPTH_MAX = 100, /* nesting of "data" */
+    DEPTH_MAX = 100,               /* nesting of the JSON */
+    ARENA_JSON_BYTES_MAX = 64 << 10, /* a longer one is parsed into memory of its own */
     CLASS_COUNT_MAX = 1 << 20,
 };
 
@@ -48,14 +50,23 @@ static void json_free(void *ctx, void *ptr)
     (void)ptr; /* goes with the arena */
 }
 
-static tis_error *parse_json(struct tis_request *req, const char *text, size_t len,
-                             yyjson_val **ret_root)
+static void json_doc_free(void *doc)
 {
-    yyjson_alc alc = { json_malloc, json_realloc, json_free, &req->arena };
+    yyjson_doc_free(doc);
+}
+
+static tis_error *parse_json(struct call *call, const char *text, size_t len, yyjson_val **ret_root)
+{
+    yyjson_alc in_arena = { json_malloc, json_realloc, json_free, &call->request->arena };
+    bool is_long = len > ARENA_JSON_BYTES_MAX;
     yyjson_read_err why;
     /* Without YYJSON_READ_INSITU the text is not written to. */
-    yyjson_doc *doc =
-        yyjson_read_opts((char *)(uintptr_t)text, len, YYJSON_READ_ALLOW_INF_AND_NAN, &alc, &why);
+    yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)text, len, YYJSON_READ_ALLOW_INF_AND_NAN,
+                                       is_long ? NULL : &in_arena, &why);
+    if (is_long && doc) {
+        call->json = doc;
+        call->json_free = json_doc_free;
+    }
     if (!doc && why.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION)
         return error_no_memory();
     if (!doc)
@@ -65,6 +76,38 @@ static tis_error *parse_json(struct tis_request *req, const char *text, size_t l
         return INVALID("failed to parse the request JSON buffer: expected an object, found %s",
                        yyjson_get_type_desc(*ret_root));
     return NULL;
+}
+
+/* Is anything nested deeper than it may be? Not in the tensors: put_array() looks at them. */
+static bool is_too_deep(yyjson_val *value, unsigned depth)
+{
+    size_t at, max;
+    yyjson_val *key, *item;
+    if (!yyjson_is_ctn(value))
+        return false;
+    if (depth > DEPTH_MAX)
+        return true;
+    if (yyjson_is_arr(value)) {
+        yyjson_arr_foreach (value, at, max, item) {
+            if (is_too_deep(item, depth + 1))
+                return true;
+        }
+        return false;
+    }
+    yyjson_obj_foreach (value, at, max, key, item) {
+        bool is_tensor = depth == 3 && yyjson_equals_str(key, "data");
+        if (!is_tensor && is_too_deep(item, depth + 1))
+            return true;
+    }
+    return false;
+}
+
+/* Names, ids and the like reach backends as C strings: a NUL inside would cut them. NULL when value
+ * is no string, or such a one. */
+static const char *text_of(yyjson_val *value)
+{
+    const char *text = yyjson_get_str(value);
+    return text && strlen(text) == yyjson_get_len(value) ? text : NULL;
 }
 
 /* ---- Parameters ---- */
@@ -102,7 +145,9 @@ static tis_error *add_parameter(struct tis_request *req, const char *key, yyjson
     case YYJSON_TYPE_STR | YYJSON_SUBTYPE_NONE:
     case YYJSON_TYPE_STR | YYJSON_SUBTYPE_NOESC:
         p->type = TRITONSERVER_PARAMETER_STRING;
-        p->value.string = yyjson_get_str(value);
+        p->value.string = text_of(value);
+        if (!p->value.string)
+            return INVALID("parameter '%s' of the request holds a NUL character", key);
         break;
     case YYJSON_TYPE_BOOL | YYJSON_SUBTYPE_TRUE:
     case YYJSON_TYPE_BOOL | YYJSON_SUBTYPE_FALSE:
@@ -134,7 +179,9 @@ static tis_error *add_parameter(struct tis_request *req, const char *key, yyjson
 static tis_error *set_sequence_id(struct tis_request *req, yyjson_val *value)
 {
     if (yyjson_is_str(value)) {
-        const char *text = yyjson_get_str(value);
+        const char *text = text_of(value);
+        if (!text)
+            return INVALID("parameter 'sequence_id' of the request holds a NUL character");
         req->correlation_text = text[0] ? text : NULL;
         return NULL;
     }
@@ -192,8 +239,9 @@ static tis_error *decode_parameters(struct decoder *d, yyjson_val *parameters)
 
     yyjson_obj_iter it = yyjson_obj_iter_with(parameters);
     for (yyjson_val *key; (key = yyjson_obj_iter_next(&it)) != NULL;) {
-        tis_error *err =
-            set_request_parameter(d, yyjson_get_str(key), yyjson_obj_iter_get_val(key));
+        const char *name = text_of(key);
+        tis_error *err = name ? set_request_parameter(d, name, yyjson_obj_iter_get_val(key))
+                              : INVALID("the name of a parameter holds a NUL character");
         if (err)
             return err;
     }
@@ -313,9 +361,9 @@ static tis_error *put_value(struct values *v, yyjson_val *value)
 /* Nested or flat, row by row. */
 static tis_error *put_array(struct values *v, yyjson_val *array, unsigned depth)
 {
-    if (depth > DATA_DEPTH_MAX)
+    if (depth > DEPTH_MAX)
         return INVALID("Unable to parse 'data' of input '%s': nested deeper than %d", v->input,
-                       DATA_DEPTH_MAX);
+                       DEPTH_MAX);
     yyjson_arr_iter it = yyjson_arr_iter_with(array);
     tis_error *err = NULL;
     for (yyjson_val *value; !err && (value = yyjson_arr_iter_next(&it)) != NULL;)
@@ -435,7 +483,7 @@ static tis_error *decode_binary_data(struct decoder *d, struct tis_input *in, ui
 
 static tis_error *decode_input(struct decoder *d, yyjson_val *object)
 {
-    const char *name = yyjson_get_str(yyjson_obj_get(object, "name"));
+    const char *name = text_of(yyjson_obj_get(object, "name"));
     if (!name)
         return INVALID("Unable to parse 'name': every input is an object with a string 'name'");
     yyjson_val *type_value = yyjson_obj_get(object, "datatype");
@@ -456,6 +504,8 @@ static tis_error *decode_input(struct decoder *d, yyjson_val *object)
     struct tis_input *in = request_add_input(d->req, name, type, shape, rank);
 
     yyjson_val *parameters = yyjson_obj_get(object, "parameters");
+    if (parameters && !yyjson_is_obj(parameters))
+        return wrong_type(name, "parameters", parameters, "an object");
     if (yyjson_obj_get(parameters, "shared_memory_region"))
         return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
                          "input '%s': shared memory is not supported by this server", name);
@@ -479,11 +529,16 @@ static tis_error *decode_inputs(struct decoder *d, yyjson_val *inputs)
         return INVALID("Unable to parse 'inputs': %s",
                        inputs ? "expected an array"
                               : "attempt to access non-existing object member 'inputs'");
-    tis_error *err = request_reserve_inputs(d->req, (uint32_t)yyjson_arr_size(inputs));
+    /* One more than the model has is enough to be refused, for a name that is unknown or comes
+     * twice; a client cannot make us hold a million. */
+    size_t count = yyjson_arr_size(inputs);
+    size_t count_max = (size_t)d->call->target->config->input_count + 1;
+    bool is_whole = count < count_max;
+    tis_error *err = request_reserve_inputs(d->req, (uint32_t)(is_whole ? count : count_max));
     yyjson_arr_iter it = yyjson_arr_iter_with(inputs);
-    for (yyjson_val *input; !err && (input = yyjson_arr_iter_next(&it)) != NULL;)
-        err = decode_input(d, input);
-    if (!err && d->tail_len > 0)
+    while (!err && d->req->input_count < d->req->input_capacity)
+        err = decode_input(d, yyjson_arr_iter_next(&it));
+    if (!err && is_whole && d->tail_len > 0)
         err = reason_error(REASON_BODY_LONG, d->call->target->model_name);
     return err;
 }
@@ -492,12 +547,16 @@ static tis_error *decode_inputs(struct decoder *d, yyjson_val *inputs)
 
 static tis_error *decode_output(struct decoder *d, yyjson_val *object, struct wanted_output *w)
 {
-    w->name = yyjson_get_str(yyjson_obj_get(object, "name"));
+    w->name = text_of(yyjson_obj_get(object, "name"));
     w->is_binary = d->call->binary_default;
     if (!w->name)
         return INVALID("Unable to parse 'name': every output is an object with a string 'name'");
+    if (config_find_output(d->call->target->config, w->name, strlen(w->name)) < 0)
+        return reason_error(REASON_OUTPUT_UNKNOWN, d->call->target->model_name, w->name);
 
     yyjson_val *parameters = yyjson_obj_get(object, "parameters");
+    if (parameters && !yyjson_is_obj(parameters))
+        return wrong_type(w->name, "parameters", parameters, "an object");
     if (yyjson_obj_get(parameters, "shared_memory_region"))
         return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
                          "output '%s': shared memory is not supported by this server", w->name);
@@ -514,6 +573,7 @@ static tis_error *decode_output(struct decoder *d, yyjson_val *object, struct wa
     return err;
 }
 
+/* Each output once, however often it is named; the first naming counts. */
 static tis_error *decode_outputs(struct decoder *d, yyjson_val *outputs)
 {
     struct call *call = d->call;
@@ -521,15 +581,20 @@ static tis_error *decode_outputs(struct decoder *d, yyjson_val *outputs)
         return NULL;
     if (!yyjson_is_arr(outputs))
         return wrong_type("the request", "outputs", outputs, "an array");
-    size_t count = yyjson_arr_size(outputs);
-    call->wanted = arena_calloc(&d->req->arena, count, sizeof(*call->wanted));
+    uint32_t output_count = call->target->config->output_count;
+    call->wanted = arena_calloc(&d->req->arena, output_count, sizeof(*call->wanted));
     if (!call->wanted)
         return error_no_memory();
     yyjson_arr_iter it = yyjson_arr_iter_with(outputs);
-    tis_error *err = NULL;
-    for (yyjson_val *output; !err && (output = yyjson_arr_iter_next(&it)) != NULL;)
-        err = decode_output(d, output, &call->wanted[call->wanted_count++]);
-    return err;
+    for (yyjson_val *output; (output = yyjson_arr_iter_next(&it)) != NULL;) {
+        struct wanted_output wanted = { 0 };
+        tis_error *err = decode_output(d, output, &wanted);
+        if (err)
+            return err;
+        if (call->wanted_count == 0 || !call_wanted(call, wanted.name))
+            call->wanted[call->wanted_count++] = wanted;
+    }
+    return NULL;
 }
 
 /* ---- Bodies ---- */
@@ -537,14 +602,16 @@ static tis_error *decode_outputs(struct decoder *d, yyjson_val *outputs)
 static tis_error *decode_json_body(struct decoder *d, const char *json, size_t json_len)
 {
     yyjson_val *root;
-    tis_error *err = parse_json(d->req, json, json_len, &root);
+    tis_error *err = parse_json(d->call, json, json_len, &root);
     if (err)
         return err;
+    if (is_too_deep(root, 1))
+        return INVALID("failed to parse the request JSON buffer: nested deeper than %d", DEPTH_MAX);
     yyjson_val *id = yyjson_obj_get(root, "id");
-    if (id && !yyjson_is_str(id))
-        return wrong_type("the request", "id", id, "a string");
+    if (id && !text_of(id))
+        return wrong_type("the request", "id", id, "a string without NUL characters");
     if (id)
-        d->req->id = yyjson_get_str(id);
+        d->req->id = text_of(id);
 
     err = decode_parameters(d, yyjson_obj_get(root, "parameters"));
     if (!err)

@@ -164,8 +164,10 @@ static const char *label_of(const struct call *call, const char *output, uint32_
 {
     const struct model_config *config = call->target->config;
     int32_t at = config_find_output(config, output, strlen(output));
-    return at >= 0 && index < config->outputs[at].label_count ? config->outputs[at].labels[index]
-                                                              : NULL;
+    if (at < 0 || index >= config->outputs[at].label_count)
+        return NULL;
+    const char *label = config->outputs[at].labels[index];
+    return label[0] ? label : NULL; /* an empty line gives no label */
 }
 
 /* Replaces the tensor by strings "<value>:<index>[:<label>]", k for each batch entry. */
@@ -249,6 +251,23 @@ static tis_error *append_output(struct encoder *e, struct tis_output *o, bool is
     return err;
 }
 
+/* Clients cut the reply by shape and size: the two must agree. */
+static tis_error *check_size(const struct call *call, const struct tis_output *o)
+{
+    uint64_t bytes;
+    uint32_t element = datatype_bytes(o->data_type);
+    if (element == 0 || (shape_bytes(o->shape, o->rank, element, &bytes) && bytes == o->bytes))
+        return NULL;
+    struct bytes shape = { 0 };
+    shape_append(&shape, o->shape, o->rank);
+    tis_error *err = error_new(TRITONSERVER_ERROR_INTERNAL,
+                               "model '%s': the backend sent output '%s' with shape %s in %" PRIu64
+                               " bytes",
+                               call->target->model_name, o->name, bytes_str(&shape), o->bytes);
+    bytes_fini(&shape);
+    return err;
+}
+
 static tis_error *append_outputs(struct encoder *e)
 {
     struct call *call = e->call;
@@ -268,7 +287,8 @@ static tis_error *append_outputs(struct encoder *e)
                              "model '%s': output '%s' lies in GPU memory, which a reply cannot "
                              "carry",
                              call->target->model_name, o->name);
-        if (w && w->class_count > 0)
+        err = check_size(call, o);
+        if (!err && w && w->class_count > 0)
             err = make_classes(e, o, w->class_count);
         if (!first)
             bytes_append_char(e->out, ',');
