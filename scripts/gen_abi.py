@@ -50,8 +50,11 @@ def read_table(path):
                 sys.exit(f"{path}:{number}: {len(fields)} fields, expected 5: "
                          "name | return type | parameters | since | state")
             name, ret, _, _, state = fields
-            if state not in STATES:
-                sys.exit(f"{path}:{number}: {name}: state '{state}', expected real or stub")
+            state, _, reason = (part.strip() for part in state.partition(":"))
+            if state not in STATES or (state == "stub") != bool(reason):
+                sys.exit(f"{path}:{number}: {name}: state '{fields[4]}', expected `real` or "
+                         "`stub: why`")
+            fields = fields[:4] + [state, reason]
             if state == "stub" and ret != "TRITONSERVER_Error *" and ret not in SAFE_VALUES:
                 sys.exit(f"{path}:{number}: {name}: no safe value known for a stub that "
                          f"returns '{ret}'; add one to SAFE_VALUES in gen_abi.py")
@@ -63,11 +66,12 @@ def read_table(path):
     return rows
 
 
-def stub(name, ret, params):
+def stub(name, ret, params, reason):
     space = "" if ret.endswith("*") else " "
     if ret == "TRITONSERVER_Error *":
         body = ("    return TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_UNSUPPORTED,\n"
-                f'                                 "{name} is not supported by this server");\n')
+                f'                                 "{name} is not supported by this server: "\n'
+                f'                                 "{reason}");\n')
     elif SAFE_VALUES[ret] is None:
         body = ""
     else:
@@ -84,8 +88,9 @@ def main():
     rows = read_table(table)
     parts = [HEAD.format(table=table.split("/")[-1])]
     parts.append("\n".join(f"CHECK_PROTOTYPE({name}, {ret}, {params});"
-                           for name, ret, params, _, _ in rows) + "\n")
-    parts += [stub(name, ret, params) for name, ret, params, _, state in rows if state == "stub"]
+                           for name, ret, params, *_ in rows) + "\n")
+    parts += [stub(name, ret, params, reason)
+              for name, ret, params, _, state, reason in rows if state == "stub"]
     with open(out, "w", encoding="utf-8") as c_file:
         c_file.write("\n".join(parts))
 

@@ -144,7 +144,7 @@ tis_error *call_open_request(struct call *call, int64_t version,
         return error_no_memory();
     call->request->stamps[STAMP_RECV_START] = call->ex->recv_start_ns;
     call->request->stamps[STAMP_RECV_END] = call->ex->recv_end_ns;
-    call->request->stamps[STAMP_REQUEST_START] = clock_ns();
+    request_start(call->request);
     call->request->body = call->body ? buffer_ref(call->body) : NULL;
     return NULL;
 }
@@ -152,6 +152,9 @@ tis_error *call_open_request(struct call *call, int64_t version,
 tis_error *call_infer(struct call *call)
 {
     struct tis_request *req = call->request;
+    if (call->target->config->decoupled)
+        return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
+                         "HTTP end point doesn't support models with decoupled transaction policy");
     if (call->wanted_count > 0) {
         req->outputs = arena_alloc(&req->arena, call->wanted_count * sizeof(*req->outputs));
         if (!req->outputs)

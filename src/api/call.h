@@ -71,16 +71,16 @@ struct call {
     /* inference */
     const struct infer_dialect *dialect;
     struct tis_request *request;
-    struct tis_version *target;    /* a reference; the version the request goes to */
-    struct wanted_output *wanted;  /* in the client's order; request arena */
-    uint32_t wanted_count;         /* 0: all outputs */
-    bool binary_default;           /* for outputs the client did not name */
-    void *dialect_data;            /* request arena */
-    void *json;                    /* a parsed body too long for the request's arena, or NULL */
+    struct tis_version *target;   /* a reference; the version the request goes to */
+    struct wanted_output *wanted; /* in the client's order; request arena */
+    uint32_t wanted_count;        /* 0: all outputs */
+    bool binary_default;          /* for outputs the client did not name */
+    void *dialect_data;           /* request arena */
+    void *json;                   /* a parsed body too long for the request's arena, or NULL */
     void (*json_free)(void *json);
     struct tis_response *response; /* left by the backend's thread before done is posted */
-    struct loop_message wake; /* at the end of the loop's round: an instance shall look */
-    tis_error *refused; /* by the version, after wake was posted: wake answers */
+    struct loop_message wake;      /* at the end of the loop's round: an instance shall look */
+    tis_error *refused;            /* by the version, after wake was posted: wake answers */
     struct loop_message done;
     bool is_running; /* submitted and not yet back on the loop */
 

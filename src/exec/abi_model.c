@@ -127,6 +127,20 @@ TRITONSERVER_Error *TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoadin
     return NULL;
 }
 
+/* A preference chooses among kinds of devices. This server has processors only, where instances run
+ * anyway, so there is nothing to choose. */
+TRITONSERVER_Error *TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(
+    TRITONBACKEND_BackendAttribute *backend_attributes, const TRITONSERVER_InstanceGroupKind kind,
+    const uint64_t count, const uint64_t *device_ids, const uint64_t id_count)
+{
+    (void)backend_attributes;
+    (void)kind;
+    (void)count;
+    (void)device_ids;
+    (void)id_count;
+    return NULL;
+}
+
 /* ---- Model ---- */
 
 TRITONSERVER_Error *TRITONBACKEND_ModelName(TRITONBACKEND_Model *model, const char **name)
@@ -279,6 +293,51 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceHostPolicy(TRITONBACKEND_ModelIns
                                                           TRITONSERVER_Message **host_policy)
 {
     *host_policy = &instance->host_policy;
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceProfileCount(TRITONBACKEND_ModelInstance *instance,
+                                                            uint32_t *count)
+{
+    *count = (uint32_t)instance->group->n_profile;
+    return NULL;
+}
+
+static tis_error *index_error(const struct tis_instance *i, const char *what, uint32_t index,
+                              size_t count)
+{
+    return error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                     "out of bounds index %" PRIu32 ": instance '%s' has %zu %s", index, i->name,
+                     count, what);
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceProfileName(TRITONBACKEND_ModelInstance *instance,
+                                                           const uint32_t index,
+                                                           const char **profile_name)
+{
+    if (index >= instance->group->n_profile)
+        return index_error(instance, "profiles", index, instance->group->n_profile);
+    *profile_name = instance->group->profile[index];
+    return NULL;
+}
+
+TRITONSERVER_Error *
+TRITONBACKEND_ModelInstanceSecondaryDeviceCount(TRITONBACKEND_ModelInstance *instance,
+                                                uint32_t *count)
+{
+    *count = (uint32_t)instance->group->n_secondary_devices;
+    return NULL;
+}
+
+TRITONSERVER_Error *
+TRITONBACKEND_ModelInstanceSecondaryDeviceProperties(TRITONBACKEND_ModelInstance *instance,
+                                                     uint32_t index, const char **kind, int64_t *id)
+{
+    const Inference__ModelInstanceGroup *group = instance->group;
+    if (index >= group->n_secondary_devices)
+        return index_error(instance, "secondary devices", index, group->n_secondary_devices);
+    *kind = "KIND_NVDLA"; /* the only one there is */
+    *id = group->secondary_devices[index]->device_id;
     return NULL;
 }
 

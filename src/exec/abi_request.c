@@ -88,9 +88,7 @@ TRITONSERVER_Error *TRITONBACKEND_RequestParameter(TRITONBACKEND_Request *reques
     const struct tis_parameter *p = &request->parameters[index];
     *key = p->name;
     *type = p->type;
-    bool is_pointer =
-        p->type == TRITONSERVER_PARAMETER_STRING || p->type == TRITONSERVER_PARAMETER_BYTES;
-    *vvalue = is_pointer ? p->value.data : &p->value;
+    *vvalue = parameter_value(p);
     return NULL;
 }
 
@@ -149,9 +147,9 @@ TRITONBACKEND_RequestOutputBufferProperties(TRITONBACKEND_Request *request, cons
                                             size_t *byte_size, TRITONSERVER_MemoryType *memory_type,
                                             int64_t *memory_type_id)
 {
-    (void)request;
-    (void)name;
-    (void)byte_size;
+    struct sink *sink = request->sink;
+    if (sink->ops->query)
+        return sink->ops->query(sink, name, byte_size, memory_type, memory_type_id);
     /* Replies are made in CPU memory, whatever was preferred. */
     *memory_type = TRITONSERVER_MEMORY_CPU;
     *memory_type_id = 0;
@@ -168,6 +166,13 @@ TRITONSERVER_Error *TRITONBACKEND_RequestRelease(TRITONBACKEND_Request *request,
                          release_flags);
     if (!request_release(request, REQUEST_RUNNING))
         return misuse("a request was released that the backend does not own (released twice?)");
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_RequestTrace(TRITONBACKEND_Request *request,
+                                               TRITONSERVER_InferenceTrace **trace)
+{
+    *trace = request->trace;
     return NULL;
 }
 
@@ -209,12 +214,24 @@ TRITONSERVER_Error *TRITONBACKEND_InputBuffer(TRITONBACKEND_Input *input, const 
                                               TRITONSERVER_MemoryType *memory_type,
                                               int64_t *memory_type_id)
 {
-    static const struct chunk past_the_end = { .memory_type = TRITONSERVER_MEMORY_CPU };
+    static const struct chunk past_the_end = { .attributes.memory_type = TRITONSERVER_MEMORY_CPU };
     const struct chunk *c = index < input->chunk_count ? &input->chunks[index] : &past_the_end;
     *buffer = c->base;
-    *buffer_byte_size = c->bytes;
-    *memory_type = c->memory_type;
-    *memory_type_id = c->memory_id;
+    *buffer_byte_size = c->attributes.bytes;
+    *memory_type = c->attributes.memory_type;
+    *memory_type_id = c->attributes.memory_id;
+    return NULL;
+}
+
+TRITONSERVER_Error *
+TRITONBACKEND_InputBufferAttributes(TRITONBACKEND_Input *input, const uint32_t index,
+                                    const void **buffer,
+                                    TRITONSERVER_BufferAttributes **buffer_attributes)
+{
+    if (index >= input->chunk_count)
+        return index_error("buffers in this input", index, input->chunk_count);
+    *buffer = input->chunks[index].base;
+    *buffer_attributes = &input->chunks[index].attributes;
     return NULL;
 }
 
@@ -289,6 +306,11 @@ static tis_error *new_response(struct sink *sink, struct tis_response **response
     struct tis_response *r = response_create(sink);
     if (!r)
         return error_no_memory();
+    tis_error *err = sink->ops->start ? sink->ops->start(sink) : NULL;
+    if (err) {
+        response_destroy(&r);
+        return err;
+    }
     *response = r;
     return NULL;
 }

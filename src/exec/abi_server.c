@@ -145,6 +145,20 @@ TRITONSERVER_Parameter *TRITONSERVER_ParameterNew(const char *name, TRITONSERVER
     return p;
 }
 
+TRITONSERVER_Parameter *TRITONSERVER_ParameterBytesNew(const char *name, const void *byte_ptr,
+                                                       const uint64_t size)
+{
+    size_t name_bytes = strlen(name) + 1;
+    struct tis_parameter *p = calloc(1, sizeof(*p) + name_bytes);
+    if (!p)
+        return NULL;
+    p->type = TRITONSERVER_PARAMETER_BYTES;
+    p->name = memcpy(p + 1, name, name_bytes);
+    p->value.data = byte_ptr;
+    p->bytes = size;
+    return p;
+}
+
 void TRITONSERVER_ParameterDelete(TRITONSERVER_Parameter *parameter)
 {
     free(parameter);
@@ -220,5 +234,13 @@ TRITONSERVER_BufferAttributesSetByteSize(TRITONSERVER_BufferAttributes *buffer_a
                                          size_t byte_size)
 {
     buffer_attributes->bytes = byte_size;
+    return NULL;
+}
+
+TRITONSERVER_Error *
+TRITONSERVER_BufferAttributesCudaIpcHandle(TRITONSERVER_BufferAttributes *buffer_attributes,
+                                           void **cuda_ipc_handle)
+{
+    *cuda_ipc_handle = buffer_attributes->cuda_ipc_handle;
     return NULL;
 }

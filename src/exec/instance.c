@@ -15,9 +15,9 @@ enum {
     BATCH_REQUESTS_MAX = 256
 };
 
-tis_error *instance_create(struct tis_version *v, const char *name, uint32_t index,
-                           TRITONSERVER_InstanceGroupKind kind, int32_t device_id,
-                           struct tis_instance **ret_instance)
+tis_error *instance_create(struct tis_version *v, const Inference__ModelInstanceGroup *group,
+                           const char *name, uint32_t index, TRITONSERVER_InstanceGroupKind kind,
+                           int32_t device_id, struct tis_instance **ret_instance)
 {
     static const char *const policies[] = {
         [TRITONSERVER_INSTANCEGROUPKIND_AUTO] = "cpu",
@@ -31,6 +31,7 @@ tis_error *instance_create(struct tis_version *v, const char *name, uint32_t ind
     if (!i)
         return error_no_memory();
     i->version = v;
+    i->group = group;
     i->index = index;
     i->kind = kind;
     i->device_id = device_id;

@@ -74,8 +74,8 @@ static tis_error *instances_create(struct tis_version *v)
             for (int32_t c = 0; c < group->count; c++) {
                 struct bytes name = { 0 };
                 bytes_printf(&name, "%s_%d", group->name, c);
-                tis_error *err = instance_create(v, bytes_str(&name), v->instance_count, kind,
-                                                 group->n_gpus > 0 ? group->gpus[d] : 0,
+                tis_error *err = instance_create(v, group, bytes_str(&name), v->instance_count,
+                                                 kind, group->n_gpus > 0 ? group->gpus[d] : 0,
                                                  &v->instances[v->instance_count]);
                 bytes_fini(&name);
                 if (err)
@@ -191,6 +191,10 @@ tis_error *version_submit(struct tis_version *v, struct tis_request **req)
     lock_take(&v->lock);
     tis_error *err = v->scheduler->ops->put(v->scheduler, req, now);
     lock_release(&v->lock);
+    if (err) { /* the caller may try elsewhere */
+        sink->version = NULL;
+        version_unref(v);
+    }
     return err;
 }
 

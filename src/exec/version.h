@@ -68,7 +68,8 @@ struct tis_version {
 struct tis_instance {
     /* set at creation, then constant */
     struct tis_version *version;
-    char *name; /* "<group>_<index>" */
+    const Inference__ModelInstanceGroup *group; /* in the version's configuration */
+    char *name;                                 /* "<group>_<index>" */
     uint32_t index;
     TRITONSERVER_InstanceGroupKind kind;
     int32_t device_id;

@@ -23,6 +23,14 @@ enum {
     BUFFER_ALIGNMENT = 64
 };
 
+/* What a plug-in is told about a piece of memory. */
+struct tis_buffer_attributes {
+    TRITONSERVER_MemoryType memory_type;
+    int64_t memory_id;
+    size_t bytes;
+    void *cuda_ipc_handle;
+};
+
 struct buffer {
     /* set at creation, then constant */
     void *base;

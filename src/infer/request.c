@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/slab.h"
 #include "infer/response.h"
 #include "infer/slabs.h"
@@ -53,12 +54,23 @@ void request_free(struct tis_request **taken)
 
 tis_error *request_reserve_inputs(struct tis_request *req, uint32_t count)
 {
-    assert(req->inputs == NULL);
-    req->inputs = arena_calloc(&req->arena, count, sizeof(*req->inputs));
-    if (!req->inputs)
+    assert(count >= req->input_count);
+    struct tis_input *inputs = arena_calloc(&req->arena, count, sizeof(*inputs));
+    if (!inputs)
         return error_no_memory();
+    for (uint32_t i = 0; i < req->input_count; i++) {
+        inputs[i] = req->inputs[i];
+        if (inputs[i].chunks == &req->inputs[i].one)
+            inputs[i].chunks = &inputs[i].one;
+    }
+    req->inputs = inputs;
     req->input_capacity = count;
     return NULL;
+}
+
+void request_start(struct tis_request *req)
+{
+    req->stamps[STAMP_REQUEST_START] = clock_ns();
 }
 
 struct tis_input *request_add_input(struct tis_request *req, const char *name,
@@ -90,9 +102,7 @@ tis_error *request_add_chunk(struct tis_request *req, struct tis_input *input, c
     }
     input->chunks[input->chunk_count++] = (struct chunk){
         .base = base,
-        .bytes = bytes,
-        .memory_type = memory_type,
-        .memory_id = memory_id,
+        .attributes = { .memory_type = memory_type, .memory_id = memory_id, .bytes = bytes },
         .buffer = buffer ? buffer_ref(buffer) : NULL,
     };
     input->bytes += bytes;

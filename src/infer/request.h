@@ -56,9 +56,7 @@ enum request_state {
 /* Borrowed bytes of an input. */
 struct chunk {
     const void *base;
-    uint64_t bytes;
-    TRITONSERVER_MemoryType memory_type;
-    int64_t memory_id;
+    struct tis_buffer_attributes attributes;
     struct buffer *buffer; /* a reference; NULL when the maker keeps the bytes alive by itself */
 };
 
@@ -86,6 +84,14 @@ struct tis_parameter {
         const void *data;
     } value;
 };
+
+/* What a plug-in reads as the parameter's value: a string or bytes by pointer, others by address. */
+static inline const void *parameter_value(const struct tis_parameter *p)
+{
+    bool is_pointer =
+        p->type == TRITONSERVER_PARAMETER_STRING || p->type == TRITONSERVER_PARAMETER_BYTES;
+    return is_pointer ? p->value.data : &p->value;
+}
 
 enum {
     REQUEST_ARENA_BYTES_FIRST = 3072,
@@ -116,9 +122,9 @@ struct tis_request {
     uint32_t batch_size; /* 1 for models without batching */
 
     uint64_t stamps[STAMP_COUNT];
-    struct list link;    /* in a scheduler's queue; the version's lock */
-    struct buffer *body; /* a reference to what most chunks point into, or NULL */
-    void *trace;         /* NULL: not traced */
+    struct list link;        /* in a scheduler's queue; the version's lock */
+    struct buffer *body;     /* a reference to what most chunks point into, or NULL */
+    struct tis_trace *trace; /* NULL: not traced */
 
     char first[REQUEST_ARENA_BYTES_FIRST] __attribute__((aligned(16)));
 };
@@ -129,7 +135,7 @@ MUST_USE struct tis_request *request_create(const struct sink_ops *ops, void *us
 /* Takes *req (NULL is fine), which must be NEW or RELEASED. */
 void request_free(struct tis_request **req);
 
-/* Room for `count` inputs; once a request. */
+/* Room for `count` inputs in all; earlier ones move: no tis_input may be held across it. */
 MUST_USE tis_error *request_reserve_inputs(struct tis_request *req, uint32_t count);
 /* Adds an input within the reserved room; shape and name are borrowed and must live as long as the
  * request. */
@@ -141,6 +147,9 @@ MUST_USE tis_error *request_add_chunk(struct tis_request *req, struct tis_input 
                                       const void *base, uint64_t bytes,
                                       TRITONSERVER_MemoryType memory_type, int64_t memory_id,
                                       struct buffer *buffer);
+/* The request begins now, for the durations in statistics and traces. */
+void request_start(struct tis_request *req);
+
 /* NULL when the request has no such input. */
 struct tis_input *request_find_input(struct tis_request *req, const char *name);
 

@@ -18,13 +18,6 @@
 #include "infer/sink.h"
 #include "tis/backend.h"
 
-struct tis_buffer_attributes {
-    TRITONSERVER_MemoryType memory_type;
-    int64_t memory_id;
-    size_t bytes;
-    void *cuda_ipc_handle;
-};
-
 struct tis_output {
     struct tis_output *next;
     struct tis_response *response;

@@ -28,6 +28,12 @@ struct tis_response;
 struct tis_version;
 
 struct sink_ops {
+    /* A response begins, before its first allocation. May be NULL. */
+    tis_error *(*start)(struct sink *sink);
+    /* Where would `bytes` of an output lie? output and bytes may be NULL; memory_type and memory_id
+     * carry the wish in and the answer out. NULL: in CPU memory. */
+    tis_error *(*query)(struct sink *sink, const char *output, size_t *bytes,
+                        TRITONSERVER_MemoryType *memory_type, int64_t *memory_id);
     /* Memory of `bytes` for an output (one reference for the caller). NULL: buffer_create(). */
     tis_error *(*allocate)(struct sink *sink, const struct tis_output *output, uint64_t bytes,
                            struct buffer **ret_buffer);

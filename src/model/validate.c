@@ -167,10 +167,10 @@ static tis_error *check_strings(const struct check *c, const struct tis_input *i
 {
     uint64_t found = 0;
     for (uint32_t k = 0; k < in->chunk_count; k++) {
-        if (in->chunks[k].memory_type == TRITONSERVER_MEMORY_GPU)
+        if (in->chunks[k].attributes.memory_type == TRITONSERVER_MEMORY_GPU)
             return NULL; /* only the backend can look at it */
         const unsigned char *at = in->chunks[k].base;
-        uint64_t left = in->chunks[k].bytes;
+        uint64_t left = in->chunks[k].attributes.bytes;
         for (; left > 0; found++) {
             if (left < sizeof(uint32_t))
                 return reason_error(REASON_STRING_LENGTH, c->model, in->name,

@@ -86,7 +86,7 @@ static int wait_signal(const struct events *events, uint64_t deadline_ns)
 }
 
 /* Serves until a signal asks for the end; its number. Errors: the models that failed to load. */
-static tis_error *serve(struct tis_server *server, const struct events *events, int *ret_signal)
+static tis_error *serve(struct server *server, const struct events *events, int *ret_signal)
 {
     struct pollfd fds[] = {
         { .fd = events->signals, .events = POLLIN },
@@ -120,7 +120,7 @@ static void *second_signal(void *arg)
 }
 
 /* Ends the server within the exit timeout; the process's exit status. */
-static int drain(struct tis_server *server, const struct options *o, struct events *events,
+static int drain(struct server *server, const struct options *o, struct events *events,
                  int signal_number)
 {
     log_info("Interrupt signal (%d) received.", signal_number);
@@ -159,7 +159,7 @@ static int run(const struct options *o)
     (void)len; /* "" leaves the backend directory to its other defaults */
 
     struct events events;
-    struct tis_server *server = NULL;
+    struct server *server = NULL;
     tis_error *err = events_open(&events);
     if (!err)
         err = server_create(o, executable, models_loaded, &events, &server);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "api/inproc.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "exec/backend.h"
@@ -20,12 +21,13 @@ enum {
     BUDGET_WAIT_SECS = 2,
 };
 
-struct tis_server {
+struct server {
     /* set at creation, then constant */
     const struct options *options;
     char *backend_directory;
     struct backends *backends;
     struct registry *registry;
+    struct tis_server plugin_view;
     struct budget budget;
     struct api api;
     struct loop *loops[LOOPS_MAX];
@@ -58,7 +60,7 @@ static char *find_backend_directory(const struct options *o, const char *executa
     return strdup("/opt/tritonserver/backends");
 }
 
-static tis_error *create_loops(struct tis_server *s)
+static tis_error *create_loops(struct server *s)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t count = s->options->http_thread_count;
@@ -76,7 +78,7 @@ static tis_error *create_loops(struct tis_server *s)
     return NULL;
 }
 
-static tis_error *create_http(struct tis_server *s)
+static tis_error *create_http(struct server *s)
 {
     const struct options *o = s->options;
     struct http_server_options http = {
@@ -101,7 +103,7 @@ static tis_error *create_http(struct tis_server *s)
     return http_server_create(&http, &handler, s->loops, s->loop_count, &s->http);
 }
 
-static tis_error *create_registry(struct tis_server *s, void (*on_loaded)(void *arg), void *arg)
+static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg), void *arg)
 {
     const struct options *o = s->options;
     bool complete = !o->strict_model_config && !o->disable_auto_complete_config;
@@ -120,7 +122,7 @@ static tis_error *create_registry(struct tis_server *s, void (*on_loaded)(void *
             .repositories = o->repositories,
             .repository_count = (uint32_t)o->repository_count,
             .backends = s->backends,
-            .server = s,
+            .server = &s->plugin_view,
             .load_thread_count = (uint32_t)o->model_load_thread_count,
             .auto_complete_config = complete,
             .strict_readiness = o->strict_readiness,
@@ -131,9 +133,9 @@ static tis_error *create_registry(struct tis_server *s, void (*on_loaded)(void *
 }
 
 tis_error *server_create(const struct options *options, const char *executable,
-                         void (*on_loaded)(void *arg), void *arg, struct tis_server **ret_server)
+                         void (*on_loaded)(void *arg), void *arg, struct server **ret_server)
 {
-    struct tis_server *s = calloc(1, sizeof(*s));
+    struct server *s = calloc(1, sizeof(*s));
     if (!s)
         return error_no_memory();
     s->options = options;
@@ -142,6 +144,7 @@ tis_error *server_create(const struct options *options, const char *executable,
     tis_error *err = s->backend_directory ? NULL : error_no_memory();
     if (!err)
         err = create_registry(s, on_loaded, arg);
+    s->plugin_view.registry = s->registry;
     api_init(&s->api,
              &(struct api_options){
                  .id = options->id,
@@ -164,7 +167,7 @@ tis_error *server_create(const struct options *options, const char *executable,
     return NULL;
 }
 
-void server_destroy(struct tis_server *s)
+void server_destroy(struct server *s)
 {
     if (!s)
         return;
@@ -181,7 +184,7 @@ void server_destroy(struct tis_server *s)
     free(s);
 }
 
-tis_error *server_start(struct tis_server *s)
+tis_error *server_start(struct server *s)
 {
     tis_error *err = NULL;
     api_set_state(&s->api, SERVER_INITIALIZING);
@@ -208,7 +211,7 @@ tis_error *server_start(struct tis_server *s)
     return err;
 }
 
-tis_error *server_set_loaded(struct tis_server *s)
+tis_error *server_set_loaded(struct server *s)
 {
     struct bytes failures = { 0 };
     tis_error *err = NULL;
@@ -224,17 +227,17 @@ tis_error *server_set_loaded(struct tis_server *s)
     return err;
 }
 
-uint16_t server_http_port(const struct tis_server *s)
+uint16_t server_http_port(const struct server *s)
 {
     return http_server_port(s->http);
 }
 
-void server_set_exiting_soon(struct tis_server *s)
+void server_set_exiting_soon(struct server *s)
 {
     api_set_draining(&s->api);
 }
 
-bool server_stop(struct tis_server *s, uint64_t deadline_ns)
+bool server_stop(struct server *s, uint64_t deadline_ns)
 {
     api_set_state(&s->api, SERVER_EXITING);
     bool drained = http_server_drain(s->http, deadline_ns);

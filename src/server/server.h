@@ -14,30 +14,30 @@
 #include "base/error.h"
 #include "server/options.h"
 
-struct tis_server;
+struct server;
 
 /* Makes all parts and binds the ports; nothing is served yet. options must outlive the server.
  * executable: path of the running program, for the default backend directory. on_loaded comes once,
  * when every model has finished loading. */
 MUST_USE tis_error *server_create(const struct options *options, const char *executable,
                                   void (*on_loaded)(void *arg), void *arg,
-                                  struct tis_server **ret_server);
+                                  struct server **ret_server);
 /* Opens the ports and starts to load the models. Errors: a repository cannot be read; with
  * --exit-on-error=false the server then stays up and says so. */
-MUST_USE tis_error *server_start(struct tis_server *s);
+MUST_USE tis_error *server_start(struct server *s);
 /* After on_loaded: the server is ready. Errors: the models that failed, one a line, when
  * --exit-on-error says so. */
-MUST_USE tis_error *server_set_loaded(struct tis_server *s);
+MUST_USE tis_error *server_set_loaded(struct server *s);
 
 /* The port that HTTP is served on. */
-uint16_t server_http_port(const struct tis_server *s);
+uint16_t server_http_port(const struct server *s);
 
 /* No longer ready, still serving: before server_stop() in a rolling update. */
-void server_set_exiting_soon(struct tis_server *s);
+void server_set_exiting_soon(struct server *s);
 /* Refuses new requests, lets those in flight end, unloads the models. False when some were left at
  * the deadline; the server must not be destroyed then. */
-bool server_stop(struct tis_server *s, uint64_t deadline_ns);
+bool server_stop(struct server *s, uint64_t deadline_ns);
 /* After a server_stop() that returned true, or instead of server_start(). NULL is fine. */
-void server_destroy(struct tis_server *s);
+void server_destroy(struct server *s);
 
 #endif

@@ -43,7 +43,7 @@ def test_generated_file_defines_the_stubs_alone(tmp_path):
     symbols = subprocess.run(["nm", "--defined-only", tmp_path / "abi.o"], capture_output=True,
                              text=True, check=True).stdout
     defined = {line.split()[2] for line in symbols.splitlines() if " T " in line}
-    stubs = {line.split(" | ")[0] for line in text.splitlines() if line.endswith("| stub")}
+    stubs = {line.split(" | ")[0] for line in text.splitlines() if "| stub: " in line}
     assert defined == stubs
 
 
@@ -60,10 +60,10 @@ def test_wrong_prototype_does_not_compile(tmp_path, right, wrong):
 
 
 @pytest.mark.parametrize("line,words", [
-    ("TRITONSERVER_X | void | void | 1.0 | maybe", "state 'maybe', expected real or stub"),
+    ("TRITONSERVER_X | void | void | 1.0 | maybe", "state 'maybe', expected `real` or"),
     ("TRITONSERVER_X | void", "2 fields, expected 5"),
-    ("TRITONSERVER_X | struct x | void | 1.0 | stub", "no safe value known"),
-    ("TRITONBACKEND_ApiVersion | void | void | 1.0 | stub", "listed twice"),
+    ("TRITONSERVER_X | struct x | void | 1.0 | stub: why", "no safe value known"),
+    ("TRITONBACKEND_ApiVersion | void | void | 1.0 | stub: why", "listed twice"),
 ])
 def test_bad_table_is_refused(tmp_path, line, words):
     done = generate_and_compile(tmp_path, TABLE.read_text() + line + "\n")

@@ -1,6 +1,7 @@
 /* Inference of the v1 protocol: shapes and sizes in NV-InferRequest, tensors one after the other in
  * the body; the answer is raw tensors followed by an InferResponseHeader. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/classify.h"
@@ -518,19 +519,28 @@ static void count_failure(const struct call *call)
                            clock_ns() - call->start_ns);
 }
 
-void v1_infer(struct call *call)
+/* A version number that no number holds is as unknown as any other. */
+static tis_error *open_request(struct call *call)
 {
     int64_t version;
-    tis_error *err = NULL;
-    if (api_state(call->api) != SERVER_READY)
-        err = reason_error_args(REASON_SERVER_NOT_READY, NULL, 0);
-    if (!err)
-        err = call_version_number(call, &version);
+    tis_error *err = call_version_number(call, &version);
     if (err) {
-        answer_error(call, NULL, err);
+        error_free(err);
+        char *model = strndup(call->model.at, call->model.len);
+        err = model ? reason_error(REASON_VERSION_UNKNOWN, model) : error_no_memory();
+        free(model);
+        return err;
+    }
+    return call_open_request(call, version, &v1_dialect);
+}
+
+void v1_infer(struct call *call)
+{
+    if (api_state(call->api) != SERVER_READY) {
+        answer_error(call, NULL, reason_error_args(REASON_SERVER_NOT_READY, NULL, 0));
         return;
     }
-    err = call_open_request(call, version, &v1_dialect);
+    tis_error *err = open_request(call);
     if (err) {
         fail_unopened(call, err);
         return;

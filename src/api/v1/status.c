@@ -152,6 +152,7 @@ void v1_ready(struct call *call)
 
 void v1_health_without_mode(struct call *call)
 {
+    api_count(call->api, COUNTER_HEALTH, call->start_ns);
     v1_answer(call, error_new(TRITONSERVER_ERROR_UNKNOWN, "unknown health mode ''"),
               v1_next_request_id(call->api));
 }
