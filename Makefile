@@ -29,7 +29,7 @@ help:
 #: make test         unit tests under sanitizers, fuzz corpora, real clients
 #: make test-full    the same with the full products of types and protocols
 #: make lint         format, banned functions, include directions, long functions
-#: make bench        compare with Triton; writes a table
+#: make bench        compare with Triton (ARGS=--quick; ARGS=--write puts the table into docs/)
 #: make fuzz         fuzz each entry point for a minute (FUZZ_SECONDS=60)
 #: make install      into PREFIX=/opt/tensorrtserver (DESTDIR is honoured)
 #: make format       clang-format over our sources
@@ -100,7 +100,11 @@ lint: $(FETCHED)/.apt-test
 format: $(FETCHED)/.apt-test
 	$(Q)git ls-files -co --exclude-standard -- '*.c' '*.h' | xargs clang-format -i
 
-bench: $(FETCHED)/.apt-test build
+$(FETCHED)/.apt-bench: scripts/setup-apt
+	$(Q)scripts/setup-apt build bench
+	$(Q)mkdir -p $(@D) && touch $@
+
+bench: $(FETCHED)/.apt-bench build
 	$(Q)scripts/bench $(ARGS)
 
 fuzz: $(FETCHED)/.apt-test $(FETCHED)/.fetched

@@ -44,7 +44,7 @@ char *bytes_reserve(struct bytes *b, size_t more)
     return b->data + b->len;
 }
 
-void bytes_append(struct bytes *b, const void *data, size_t len)
+void bytes_append_slow(struct bytes *b, const void *data, size_t len)
 {
     char *at = bytes_reserve(b, len);
     if (!at)
@@ -53,16 +53,6 @@ void bytes_append(struct bytes *b, const void *data, size_t len)
         memcpy(at, data, len);
     b->len += len;
     b->data[b->len] = '\0';
-}
-
-void bytes_append_str(struct bytes *b, const char *s)
-{
-    bytes_append(b, s, strlen(s));
-}
-
-void bytes_append_char(struct bytes *b, char c)
-{
-    bytes_append(b, &c, 1);
 }
 
 void bytes_append_u64(struct bytes *b, unsigned long long value)

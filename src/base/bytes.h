@@ -31,9 +31,33 @@ void bytes_clear(struct bytes *b);
 /* Room for `more` bytes behind the text; NULL when failed. */
 char *bytes_reserve(struct bytes *b, size_t more);
 
-void bytes_append(struct bytes *b, const void *data, size_t len);
-void bytes_append_str(struct bytes *b, const char *s);
-void bytes_append_char(struct bytes *b, char c);
+/* The general case of bytes_append(): grows, or fails. */
+void bytes_append_slow(struct bytes *b, const void *data, size_t len);
+
+/* Inline: replies are put together from many short pieces. After a failure pieces that fit may still
+ * be appended; `failed` stays set. */
+static inline void bytes_append(struct bytes *b, const void *data, size_t len)
+{
+    if (UNLIKELY(len >= b->capacity - b->len || b->len_max)) {
+        bytes_append_slow(b, data, len);
+        return;
+    }
+    if (len > 0)
+        memcpy(b->data + b->len, data, len);
+    b->len += len;
+    b->data[b->len] = '\0';
+}
+
+static inline void bytes_append_str(struct bytes *b, const char *s)
+{
+    bytes_append(b, s, strlen(s));
+}
+
+static inline void bytes_append_char(struct bytes *b, char c)
+{
+    bytes_append(b, &c, 1);
+}
+
 void bytes_append_u64(struct bytes *b, unsigned long long value);
 void bytes_append_i64(struct bytes *b, long long value);
 void bytes_printf(struct bytes *b, const char *fmt, ...) PRINTF(2, 3);

@@ -60,7 +60,7 @@ static void check_accepted(const struct tis_request *req, const struct model_con
         must(config_find_input(config, in->name, strlen(in->name)) >= 0);
         must(shape_count(in->shape, in->rank, &count));
         for (uint32_t k = 0; k < in->chunk_count; k++)
-            bytes += in->chunks[k].bytes;
+            bytes += in->chunks[k].attributes.bytes;
         must(bytes == in->bytes);
     }
 }
@@ -90,6 +90,8 @@ static void try_body(struct model_config *config, const char *body, size_t len,
     else
         must(*error_text(err));
     error_free(err);
+    if (call.json)
+        call.json_free(call.json);
     request_free(&call.request);
 }
 

@@ -16,7 +16,8 @@ sys.path.insert(0, str(HERE.parent / "clients"))
 from server import Server, add_model, config, identity, onnx_models, tensor  # noqa: E402
 
 DEADLINE_S = 30
-PLACEHOLDERS = {"request_id": rb"[1-9][0-9]*", "number": rb"[1-9][0-9]*", "length": rb"([0-9]+)"}
+PLACEHOLDERS = {"request_id": rb"[1-9][0-9]*", "number": rb"[1-9][0-9]*", "length": rb"([0-9]+)",
+                "text": rb'(?:[^"\\\n]|\\.)+'}
 
 # ---- Servers ----
 
@@ -128,7 +129,7 @@ def request_bytes(path):
 
 def expression(template):
     """The regular expression of a response's bytes."""
-    parts = re.split(rb"\{(\w+)\}", template)
+    parts = re.split(rb"\{(%s)\}" % "|".join(PLACEHOLDERS).encode(), template)
     return b"".join(PLACEHOLDERS[part.decode()] if i % 2 else re.escape(part)
                     for i, part in enumerate(parts))
 

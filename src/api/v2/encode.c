@@ -331,15 +331,22 @@ tis_error *v2_encode(struct call *call)
 
     e.parts[0] = (struct iovec){ .iov_base = e.out->data, .iov_len = e.out->len };
     static const char json_headers[] = "Content-Type: application/json\r\n";
+    static const char binary_headers[] =
+        "Content-Type: application/octet-stream\r\n" V2_HEADER_LENGTH ": ";
     if (!e.has_binary) {
         http_respond(call->ex, 200, json_headers, sizeof(json_headers) - 1, e.parts, e.part_count,
                      NULL, NULL);
         return NULL;
     }
-    char headers[128];
-    int len = snprintf(headers, sizeof(headers),
-                       "Content-Type: application/octet-stream\r\n" V2_HEADER_LENGTH ": %zu\r\n",
-                       e.out->len);
-    http_respond(call->ex, 200, headers, (size_t)len, e.parts, e.part_count, NULL, NULL);
+    /* The head follows the JSON in the same memory; http_respond copies it. */
+    size_t json_len = e.out->len;
+    bytes_append_str(e.out, binary_headers);
+    bytes_append_u64(e.out, json_len);
+    bytes_append_str(e.out, "\r\n");
+    if (e.out->failed)
+        return error_no_memory();
+    e.parts[0] = (struct iovec){ .iov_base = e.out->data, .iov_len = json_len };
+    http_respond(call->ex, 200, e.out->data + json_len, e.out->len - json_len, e.parts,
+                 e.part_count, NULL, NULL);
     return NULL;
 }

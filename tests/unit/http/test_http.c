@@ -257,7 +257,7 @@ static void answer_held(struct fixture *f, unsigned index)
 static struct fixture *new_fixture(uint32_t loop_count)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    lock_init(&f->lock, LOCK_SERVER);
+    lock_init(&f->lock, LOCK_REGISTRY);
     cond_init(&f->changed);
     f->loop_count = loop_count;
     budget_init(&f->budget, 1 << 30);

@@ -190,7 +190,7 @@ static void test_inputs(void **state)
     assert_int_equal(x->bytes, 29 * 30 / 2);
     for (uintptr_t i = 0; i < 30; i++) {
         assert_ptr_equal(x->chunks[i].base, (char *)b->base + i);
-        assert_int_equal(x->chunks[i].bytes, i);
+        assert_int_equal(x->chunks[i].attributes.bytes, i);
     }
     assert_int_equal(atomic_load(&b->refs), 1 + 15);
     assert_ptr_equal(request_find_input(req, "y"), y);
@@ -218,7 +218,9 @@ static tis_error *allocate(struct sink *sink, const struct tis_output *output, u
 static void test_outputs(void **state)
 {
     (void)state;
-    static const struct sink_ops lending = { allocate, on_complete, on_done };
+    static const struct sink_ops lending = { .allocate = allocate,
+                                             .complete = on_complete,
+                                             .done = on_done };
     enum {
         COUNT = 200
     };
@@ -226,7 +228,7 @@ static void test_outputs(void **state)
     struct tis_request *req = request_create(&lending, &seen);
     struct tis_response *r = response_create(req->sink);
     static const int64_t shape[] = { 1, 4 };
-    char names[COUNT][8];
+    char names[COUNT][16];
     struct tis_output *outputs[COUNT];
     lent = buffer_create(64, 0);
     for (int i = 0; i < COUNT; i++) {

@@ -1,0 +1,453 @@
+/* bad.c - a backend that breaks the rules of the interface, one way for each model.
+ *
+ * The parameter "mode" of the model's configuration chooses the way. What the server answered to a
+ * forbidden call goes to the log as "bad MODE: CODE", so that a test can look. Models have one input
+ * INPUT0 and one output OUTPUT0 of one type and shape, as for identity.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tis/backend.h"
+
+enum {
+    LATE_MS = 200
+};
+
+struct model {
+    char mode[64];
+};
+
+static void check(TRITONSERVER_Error *err)
+{
+    if (err) {
+        fprintf(stderr, "bad backend: %s\n", TRITONSERVER_ErrorMessage(err));
+        abort(); /* the server refused what is allowed: the test shall fail loudly */
+    }
+}
+
+/* The answer to a call that is forbidden. */
+static void report(const char *mode, TRITONSERVER_Error *err)
+{
+    char text[128];
+    snprintf(text, sizeof(text), "bad %s: %s", mode,
+             err ? TRITONSERVER_ErrorCodeString(err) : "allowed");
+    check(TRITONSERVER_LogMessage(TRITONSERVER_LOG_INFO, __FILE__, __LINE__, text));
+    TRITONSERVER_ErrorDelete(err);
+}
+
+/* ---- One answer, the right way ---- */
+
+/* Adds OUTPUT0, a copy of INPUT0. */
+static void fill(TRITONBACKEND_Response *response, TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_Input *input;
+    TRITONBACKEND_Output *output;
+    TRITONSERVER_DataType type;
+    const int64_t *shape;
+    uint32_t rank, chunks;
+    uint64_t bytes;
+    TRITONSERVER_MemoryType memory = TRITONSERVER_MEMORY_CPU;
+    int64_t memory_id = 0;
+    void *to;
+    check(TRITONBACKEND_RequestInput(request, "INPUT0", &input));
+    check(TRITONBACKEND_InputProperties(input, NULL, &type, &shape, &rank, &bytes, &chunks));
+    check(TRITONBACKEND_ResponseOutput(response, &output, "OUTPUT0", type, shape, rank));
+    check(TRITONBACKEND_OutputBuffer(output, &to, bytes, &memory, &memory_id));
+    for (uint32_t i = 0; i < chunks; i++) {
+        const void *from;
+        uint64_t part;
+        check(TRITONBACKEND_InputBuffer(input, i, &from, &part, &memory, &memory_id));
+        memcpy(to, from, part);
+        to = (char *)to + part;
+    }
+}
+
+static TRITONBACKEND_Response *filled(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_Response *response;
+    check(TRITONBACKEND_ResponseNew(&response, request));
+    fill(response, request);
+    return response;
+}
+
+static void send(TRITONBACKEND_Response *response, uint32_t flags)
+{
+    check(TRITONBACKEND_ResponseSend(response, flags, NULL));
+}
+
+static void release(TRITONBACKEND_Request *request)
+{
+    check(TRITONBACKEND_RequestRelease(request, TRITONSERVER_REQUEST_RELEASE_ALL));
+}
+
+static const uint32_t FINAL = TRITONSERVER_RESPONSE_COMPLETE_FINAL;
+
+/* ---- Answers from another thread ---- */
+
+struct late {
+    TRITONBACKEND_Request *request;         /* or, when it was released, */
+    TRITONBACKEND_ResponseFactory *factory; /* this and the response */
+    TRITONBACKEND_Response *response;
+};
+
+static void *late_run(void *arg)
+{
+    struct late *l = arg;
+    struct timespec delay = { .tv_nsec = LATE_MS * 1000000L };
+    nanosleep(&delay, NULL);
+    if (l->request) {
+        send(filled(l->request), FINAL);
+        release(l->request);
+    } else {
+        send(l->response, 0);
+        check(TRITONBACKEND_ResponseFactorySendFlags(l->factory, FINAL));
+        check(TRITONBACKEND_ResponseFactoryDelete(l->factory));
+    }
+    free(l);
+    return NULL;
+}
+
+static void start_late(struct late late)
+{
+    struct late *l = malloc(sizeof(*l));
+    pthread_t thread;
+    *l = late;
+    if (pthread_create(&thread, NULL, late_run, l) != 0)
+        abort();
+    pthread_detach(thread);
+}
+
+static void run_late(TRITONBACKEND_Request *request)
+{
+    start_late((struct late){ .request = request });
+}
+
+static void run_late_after_release(TRITONBACKEND_Request *request)
+{
+    struct late late = { 0 };
+    check(TRITONBACKEND_ResponseFactoryNew(&late.factory, request));
+    check(TRITONBACKEND_ResponseNewFromFactory(&late.response, late.factory));
+    fill(late.response, request);
+    release(request);
+    start_late(late);
+}
+
+/* ---- The ways ---- */
+
+static void run_ok(TRITONBACKEND_Request *request)
+{
+    send(filled(request), FINAL);
+    release(request);
+}
+
+static void run_never(TRITONBACKEND_Request *request)
+{
+    (void)request;
+}
+
+static void run_send_twice(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_Response *response = filled(request);
+    send(response, FINAL);
+    report("send_twice", TRITONBACKEND_ResponseSend(response, FINAL, NULL));
+    report("send_twice", TRITONBACKEND_ResponseDelete(response));
+    release(request);
+}
+
+static void run_release_twice(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_Response *response = filled(request);
+    release(request);
+    report("release_twice",
+           TRITONBACKEND_RequestRelease(request, TRITONSERVER_REQUEST_RELEASE_ALL));
+    send(response, FINAL);
+    report("release_twice",
+           TRITONBACKEND_RequestRelease(request, TRITONSERVER_REQUEST_RELEASE_ALL));
+}
+
+static void run_reschedule(TRITONBACKEND_Request *request)
+{
+    report("reschedule",
+           TRITONBACKEND_RequestRelease(request, TRITONSERVER_REQUEST_RELEASE_RESCHEDULE));
+    run_ok(request);
+}
+
+static void run_send_after_final(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_Response *late = filled(request), *last = filled(request);
+    send(filled(request), FINAL);
+    report("send_after_final", TRITONBACKEND_ResponseSend(late, 0, NULL));
+    report("send_after_final", TRITONBACKEND_ResponseSend(last, FINAL, NULL));
+    release(request);
+}
+
+static void run_two_responses(TRITONBACKEND_Request *request)
+{
+    send(filled(request), 0);
+    send(filled(request), FINAL);
+    release(request);
+}
+
+static void run_no_response(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_ResponseFactory *factory;
+    check(TRITONBACKEND_ResponseFactoryNew(&factory, request));
+    check(TRITONBACKEND_ResponseFactorySendFlags(factory, FINAL));
+    check(TRITONBACKEND_ResponseFactoryDelete(factory));
+    release(request);
+}
+
+static void run_release_first(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_Response *response = filled(request);
+    release(request);
+    send(response, FINAL);
+}
+
+/* After the release a request can be asked for nothing that outlives it. */
+static void run_use_after_release(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_Response *response = filled(request), *another;
+    TRITONBACKEND_ResponseFactory *factory;
+    release(request);
+    report("use_after_release", TRITONBACKEND_ResponseNew(&another, request));
+    report("use_after_release", TRITONBACKEND_ResponseFactoryNew(&factory, request));
+    send(response, FINAL);
+}
+
+static void run_factory_misuse(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_ResponseFactory *factory;
+    TRITONBACKEND_Response *response;
+    bool cancelled;
+    check(TRITONBACKEND_ResponseFactoryNew(&factory, request));
+    check(TRITONBACKEND_ResponseFactoryDelete(factory));
+    report("factory_misuse", TRITONBACKEND_ResponseFactoryDelete(factory));
+    report("factory_misuse", TRITONBACKEND_ResponseNewFromFactory(&response, factory));
+    report("factory_misuse", TRITONBACKEND_ResponseFactorySendFlags(factory, FINAL));
+    report("factory_misuse", TRITONBACKEND_ResponseFactoryIsCancelled(factory, &cancelled));
+    run_ok(request);
+}
+
+static void run_wrong_name(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_Response *response;
+    TRITONBACKEND_Output *output;
+    int64_t shape[] = { 1 };
+    check(TRITONBACKEND_ResponseNew(&response, request));
+    TRITONSERVER_Error *err = TRITONBACKEND_ResponseOutput(response, &output, "NOT_THERE",
+                                                           TRITONSERVER_TYPE_INT32, shape, 1);
+    check(TRITONBACKEND_ResponseSend(response, FINAL, err));
+    TRITONSERVER_ErrorDelete(err);
+    release(request);
+}
+
+static void run_output_twice(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_Response *response = filled(request);
+    TRITONBACKEND_Output *output;
+    int64_t shape[] = { 1 };
+    report("output_twice", TRITONBACKEND_ResponseOutput(response, &output, "OUTPUT0",
+                                                        TRITONSERVER_TYPE_INT32, shape, 1));
+    send(response, FINAL);
+    release(request);
+}
+
+static void run_no_output(TRITONBACKEND_Request *request)
+{
+    TRITONBACKEND_Response *response;
+    check(TRITONBACKEND_ResponseNew(&response, request));
+    send(response, FINAL);
+    release(request);
+}
+
+/* OUTPUT0 of one dimension, with `bytes` bytes of memory (none for SIZE_MAX) that are all 0xff. */
+static void run_shape(TRITONBACKEND_Request *request, TRITONSERVER_DataType type, int64_t dim,
+                      size_t bytes)
+{
+    TRITONBACKEND_Response *response;
+    TRITONBACKEND_Output *output;
+    check(TRITONBACKEND_ResponseNew(&response, request));
+    check(TRITONBACKEND_ResponseOutput(response, &output, "OUTPUT0", type, &dim, 1));
+    if (bytes != SIZE_MAX) {
+        TRITONSERVER_MemoryType memory = TRITONSERVER_MEMORY_CPU;
+        int64_t memory_id = 0;
+        void *to;
+        check(TRITONBACKEND_OutputBuffer(output, &to, bytes, &memory, &memory_id));
+        memset(to, 0xff, bytes);
+        report("memory_twice", TRITONBACKEND_OutputBuffer(output, &to, bytes, &memory, &memory_id));
+    }
+    send(response, FINAL);
+    release(request);
+}
+
+static void run_no_buffer(TRITONBACKEND_Request *request)
+{
+    run_shape(request, TRITONSERVER_TYPE_INT32, 4, SIZE_MAX);
+}
+
+static void run_shape_too_large(TRITONBACKEND_Request *request)
+{
+    run_shape(request, TRITONSERVER_TYPE_INT32, INT64_MAX, 16);
+}
+
+static void run_shape_negative(TRITONBACKEND_Request *request)
+{
+    run_shape(request, TRITONSERVER_TYPE_INT32, -1, 16);
+}
+
+static void run_shape_other(TRITONBACKEND_Request *request)
+{
+    run_shape(request, TRITONSERVER_TYPE_INT32, 5, 16);
+}
+
+static void run_bad_strings(TRITONBACKEND_Request *request)
+{
+    run_shape(request, TRITONSERVER_TYPE_BYTES, 4, 16);
+}
+
+static const struct {
+    const char *mode;
+    void (*run)(TRITONBACKEND_Request *request);
+} ways[] = {
+    { "ok", run_ok },
+    { "late", run_late },
+    { "late_after_release", run_late_after_release },
+    { "never", run_never },
+    { "send_twice", run_send_twice },
+    { "release_twice", run_release_twice },
+    { "reschedule", run_reschedule },
+    { "send_after_final", run_send_after_final },
+    { "two_responses", run_two_responses },
+    { "no_response", run_no_response },
+    { "release_first", run_release_first },
+    { "use_after_release", run_use_after_release },
+    { "factory_misuse", run_factory_misuse },
+    { "wrong_name", run_wrong_name },
+    { "output_twice", run_output_twice },
+    { "no_output", run_no_output },
+    { "no_buffer", run_no_buffer },
+    { "shape_too_large", run_shape_too_large },
+    { "shape_negative", run_shape_negative },
+    { "shape_other", run_shape_other },
+    { "bad_strings", run_bad_strings },
+};
+
+/* ---- Entry points ---- */
+
+static TRITONSERVER_Error *error(const char *text)
+{
+    return TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_UNAVAILABLE, text);
+}
+
+static void crash(void)
+{
+    raise(SIGSEGV);
+}
+
+/* The value of parameter "mode" in {..."mode":{"string_value":"VALUE"}...}. */
+static void read_mode(TRITONBACKEND_Model *handle, struct model *model)
+{
+    static const char key[] = "\"mode\":{\"string_value\":\"";
+    TRITONSERVER_Message *message;
+    const char *json;
+    size_t len;
+    check(TRITONBACKEND_ModelConfig(handle, 1, &message));
+    check(TRITONSERVER_MessageSerializeToJson(message, &json, &len));
+    const char *at = strstr(json, key);
+    if (at) {
+        at += sizeof(key) - 1;
+        snprintf(model->mode, sizeof(model->mode), "%.*s", (int)strcspn(at, "\""), at);
+    }
+    check(TRITONSERVER_MessageDelete(message));
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInitialize(TRITONBACKEND_Model *handle)
+{
+    struct model *model = calloc(1, sizeof(*model));
+    read_mode(handle, model);
+    check(TRITONBACKEND_ModelSetState(handle, model));
+    if (strcmp(model->mode, "crash_model_initialize") == 0)
+        crash();
+    if (strcmp(model->mode, "error_model_initialize") == 0)
+        return error("this model shall not be");
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelFinalize(TRITONBACKEND_Model *handle)
+{
+    void *model;
+    check(TRITONBACKEND_ModelState(handle, &model));
+    free(model);
+    return NULL;
+}
+
+static const char *mode_of(TRITONBACKEND_ModelInstance *instance)
+{
+    TRITONBACKEND_Model *model;
+    void *state;
+    check(TRITONBACKEND_ModelInstanceModel(instance, &model));
+    check(TRITONBACKEND_ModelState(model, &state));
+    return ((struct model *)state)->mode;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND_ModelInstance *instance)
+{
+    if (strcmp(mode_of(instance), "error_instance_initialize") == 0)
+        return error("this instance shall not be");
+    return NULL;
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReady(TRITONBACKEND_ModelInstance *instance)
+{
+    return strcmp(mode_of(instance), "not_ready") == 0 ? error("not ready") : NULL;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* Execute returns an error, having done various things that it should not have done. */
+static TRITONSERVER_Error *fail(const char *mode, TRITONBACKEND_Request **requests, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (strcmp(mode, "error_execute_answered") == 0)
+            run_ok(requests[i]);
+        if (strcmp(mode, "error_execute_sent") == 0)
+            send(filled(requests[i]), FINAL);
+        if (strcmp(mode, "error_execute_cleared") == 0)
+            requests[i] = NULL;
+    }
+    return error("execute fails");
+}
+
+TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstance *instance,
+                                                       TRITONBACKEND_Request **requests,
+                                                       const uint32_t request_count)
+{
+    const char *mode = mode_of(instance);
+    uint64_t start_ns = now_ns();
+    if (strcmp(mode, "crash_execute") == 0)
+        crash();
+    if (strncmp(mode, "error_execute", strlen("error_execute")) == 0)
+        return fail(mode, requests, request_count);
+    for (uint32_t i = 0; i < request_count; i++) {
+        /* Times out of order, at that: the server must not count centuries. */
+        check(TRITONBACKEND_ModelInstanceReportStatistics(instance, requests[i], true, start_ns,
+                                                          start_ns - 5, start_ns - 9, now_ns()));
+        for (size_t k = 0; k < sizeof(ways) / sizeof(ways[0]); k++) {
+            if (strcmp(ways[k].mode, mode) == 0)
+                ways[k].run(requests[i]);
+        }
+    }
+    check(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance, request_count, start_ns,
+                                                           start_ns - 5, start_ns - 9, now_ns()));
+    return NULL;
+}

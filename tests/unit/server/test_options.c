@@ -1,0 +1,220 @@
+/* The command line, by tables: forms, types, ranges, suggestions for unknown flags, lists. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/options.h"
+
+enum {
+    ARGUMENTS_MAX = 12
+};
+
+/* Parses the words of line behind "--model-store=/m"; they live in storage. */
+static tis_error *parse(const char *line, char *storage, struct options *ret_options)
+{
+    char *argv[ARGUMENTS_MAX] = { "trtserver", "--model-store=/m" };
+    int argc = 2;
+    char *rest = NULL;
+    snprintf(storage, 512, "%s", line);
+    for (char *word = strtok_r(storage, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+        assert_true(argc < ARGUMENTS_MAX);
+        argv[argc++] = word;
+    }
+    return options_parse(argc, argv, ret_options);
+}
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    struct options o;
+    char storage[512];
+    assert_null(parse("", storage, &o));
+    assert_int_equal(o.repository_count, 1);
+    assert_string_equal(o.repositories[0], "/m");
+    assert_int_equal(o.http_port, 8000);
+    assert_int_equal(o.exit_timeout_secs, 30);
+    assert_true(o.strict_readiness);
+    assert_true(o.exit_on_error);
+    assert_true(o.http_cancel_on_half_close);
+    assert_false(o.strict_model_config);
+    assert_false(o.help);
+    assert_null(o.id);
+    assert_null(o.backend_directory);
+    assert_int_equal(o.backend_setting_count, 0);
+    options_fini(&o);
+    options_fini(&o);
+}
+
+static void test_bools(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line;
+        bool value;
+    } cases[] = {
+        { "--strict-model-config", true },
+        { "--strict-model-config=true", true },
+        { "--strict-model-config true", true },
+        { "--strict-model-config=1", true },
+        { "--strict-model-config on", true },
+        { "--strict-model-config=TRUE", true },
+        { "--strict-model-config=false", false },
+        { "--strict-model-config false", false },
+        { "--strict-model-config=0", false },
+        { "--strict-model-config off", false },
+        { "--strict-model-config --log-info", true }, /* the next flag is no value */
+        { "--strict-model-config=true --strict-model-config=false", false }, /* the last counts */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct options o;
+        char storage[512];
+        assert_null(parse(cases[i].line, storage, &o));
+        assert_int_equal(o.strict_model_config, cases[i].value);
+        options_fini(&o);
+    }
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    struct options o;
+    char storage[512];
+    assert_null(
+        parse("--http-port=0 --http-address 127.0.0.1 --id=a=b --log-verbose 3", storage, &o));
+    assert_int_equal(o.http_port, 0);
+    assert_string_equal(o.http_address, "127.0.0.1");
+    assert_string_equal(o.id, "a=b"); /* only the first '=' divides */
+    assert_int_equal(o.log_verbose, 3);
+    options_fini(&o);
+    assert_null(parse("--http-port 65535 --id=", storage, &o));
+    assert_int_equal(o.http_port, 65535);
+    assert_string_equal(o.id, "");
+    options_fini(&o);
+}
+
+static void test_lists(void **state)
+{
+    (void)state;
+    struct options o;
+    char storage[512];
+    assert_null(parse("--model-repository /a --model-store=/b --backend-config=onnxruntime,k=v "
+                      "--backend-config ,x=y=z --backend-config=p,q=",
+                      storage, &o));
+    assert_int_equal(o.repository_count, 3);
+    assert_string_equal(o.repositories[1], "/a");
+    assert_string_equal(o.repositories[2], "/b");
+    static const char *const expected[][3] = { { "onnxruntime", "k", "v" },
+                                               { "", "x", "y=z" },
+                                               { "p", "q", "" } };
+    assert_int_equal(o.backend_setting_count, 3);
+    for (size_t i = 0; i < 3; i++) {
+        assert_string_equal(o.backend_settings[i].backend, expected[i][0]);
+        assert_string_equal(o.backend_settings[i].key, expected[i][1]);
+        assert_string_equal(o.backend_settings[i].value, expected[i][2]);
+    }
+    options_fini(&o);
+}
+
+static void test_errors(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line;
+        const char *text; /* in the error */
+    } cases[] = {
+        /* unknown, with the nearest */
+        { "--http-prot=1", "Unrecognized option: --http-prot=1 (did you mean --http-port?)" },
+        { "--model-repositry /x", "did you mean --model-repository?" },
+        { "--exit-timeout-sec=1", "did you mean --exit-timeout-secs?" },
+        { "--zzzzzzzzzzzz", "Unrecognized option: --zzzzzzzzzzzz" },
+        { "-h", "options begin with --" },
+        { "word", "Unrecognized option: word" },
+        { "--", "Unrecognized option" },
+        { "--=5", "Unrecognized option" },
+        { "--HTTP-PORT=1", "Unrecognized option" },
+        /* types and ranges */
+        { "--http-port=65536", "--http-port=65536: expected a number from 0 to 65535" },
+        { "--http-port=-1", "expected a number" },
+        { "--http-port=", "expected a number" },
+        { "--http-port=80x", "expected a number" },
+        { "--http-port=99999999999999999999", "expected a number" },
+        { "--model-load-thread-count=0", "from 1 to 256" },
+        { "--model-load-thread-count=257", "from 1 to 256" },
+        { "--log-info=maybe", "--log-info=maybe: expected true or false" },
+        { "--log-info=", "expected true or false" },
+        /* missing */
+        { "--http-port", "--http-port needs a value: PORT" },
+        { "--model-store", "needs a value" },
+        { "--backend-config=onnxruntime", "expected NAME,KEY=VALUE" },
+        { "--backend-config=onnxruntime,k", "expected NAME,KEY=VALUE" },
+        { "--backend-config=onnxruntime,=v", "expected NAME,KEY=VALUE" },
+        /* what this release does not have */
+        { "--allow-grpc", "serves no gRPC" },
+        { "--allow-grpc=true", "serves no gRPC" },
+        { "--allow-http=false", "--allow-http" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct options o = { .http_port = 7 };
+        char storage[512];
+        tis_error *err = parse(cases[i].line, storage, &o);
+        if (!err || !strstr(error_text(err), cases[i].text))
+            fail_msg("%s: %s", cases[i].line, err ? error_text(err) : "accepted");
+        assert_int_equal(error_code(err), TRITONSERVER_ERROR_INVALID_ARG);
+        assert_int_equal(o.http_port, 7); /* untouched */
+        error_free(err);
+    }
+}
+
+/* Without a repository only --help and --version go. */
+static void test_no_repository(void **state)
+{
+    (void)state;
+    struct options o;
+    tis_error *err = options_parse(1, (char *[]){ "trtserver", NULL }, &o);
+    assert_string_equal(error_text(err), "--model-store must be specified");
+    error_free(err);
+    assert_null(options_parse(2, (char *[]){ "trtserver", "--help", NULL }, &o));
+    assert_true(o.help);
+    options_fini(&o);
+    assert_null(options_parse(2, (char *[]){ "trtserver", "--version", NULL }, &o));
+    assert_true(o.version);
+    options_fini(&o);
+}
+
+/* Every flag that is accepted stands in --help, and no line is longer than a terminal. */
+static void test_help(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+    options_print_help(f);
+    fclose(f);
+    static const char *const flags[] = { "--model-store=DIR", "--http-port=PORT  [8000]",
+                                         "--backend-config=NAME,KEY=VALUE", "--help=" };
+    for (size_t i = 0; i < ARRAY_LEN(flags); i++)
+        assert_non_null(strstr(text, flags[i]));
+    for (const char *line = text; *line;) {
+        size_t line_len = strcspn(line, "\n");
+        assert_true(line_len <= 100);
+        line += line_len + 1;
+    }
+    free(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_bools),
+        cmocka_unit_test(test_values),   cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_errors),   cmocka_unit_test(test_no_repository),
+        cmocka_unit_test(test_help),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
