@@ -158,7 +158,7 @@ static int run(const struct options *o)
     ssize_t len = readlink("/proc/self/exe", executable, sizeof(executable) - 1);
     (void)len; /* "" leaves the backend directory to its other defaults */
 
-    struct events events;
+    static struct events events; /* the thread that waits for a second signal may outlive run() */
     struct server *server = NULL;
     tis_error *err = events_open(&events);
     if (!err)

@@ -53,8 +53,11 @@ SERVERS = {
     "v1_ready": (MODELS, [], None),
     "v1_profiling": (SIMPLE, ["--allow-profiling", "--id=front/7"], None),
     "v1_statistics": (SIMPLE, [], None),
+    "v1_loading": ({"id": {"text": identity("INT32", [2], 8, load_secs=4)}}, [], "http open"),
     "v1_limits": (SIMPLE, ["--http-max-input-size=64", "--http-max-header-size=1024"], None),
     "v1_init_failed": (SIMPLE, [STAY, "--model-repository={folder}/none"], "staying up"),
+    "v1_init_failed_lenient": (SIMPLE, [STAY, "--strict-readiness=false",
+                                        "--model-repository={folder}/none"], "staying up"),
     "v1_model_failed": (BROKEN, [STAY], None),
     "v1_model_failed_lenient": (BROKEN, [STAY, "--strict-readiness=false"], None),
 }
@@ -160,6 +163,16 @@ def converse(port, request):
 
 def shown(data):
     return data.decode("latin-1").replace("\r\n", "\n")
+
+
+def test_status_in_binary(servers):
+    """The message's length varies with its times; tests/clients/ read it with the real client."""
+    head, body = converse(servers("v1_limits").port,
+                          b"GET /api/status?format=binary HTTP/1.1\r\nHost: test\r\n\r\n")
+    assert re.fullmatch(rb'HTTP/1.1 200 OK\r\nNV-Status: code: SUCCESS server_id: "inference:0" '
+                        rb"request_id: \d+\r\nContent-Type: application/octet-stream\r\n"
+                        rb"Content-Length: %d\r\n\r\n" % len(body), head)
+    assert body.startswith(b"\x0a\x0binference:0\x12\x050.9.0\x18")
 
 
 CASES = sorted(HERE.glob("*/*.request"))

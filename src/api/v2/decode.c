@@ -14,7 +14,7 @@
 #include "infer/shape.h"
 
 enum {
-    DEPTH_MAX = 100,               /* nesting of the JSON */
+    DEPTH_MAX = 100,                 /* nesting of the JSON */
     ARENA_JSON_BYTES_MAX = 64 << 10, /* a longer one is parsed into memory of its own */
     CLASS_COUNT_MAX = 1 << 20,
 };
@@ -88,13 +88,15 @@ static bool is_too_deep(yyjson_val *value, unsigned depth)
     if (depth > DEPTH_MAX)
         return true;
     if (yyjson_is_arr(value)) {
-        yyjson_arr_foreach (value, at, max, item) {
+        yyjson_arr_foreach(value, at, max, item)
+        {
             if (is_too_deep(item, depth + 1))
                 return true;
         }
         return false;
     }
-    yyjson_obj_foreach (value, at, max, key, item) {
+    yyjson_obj_foreach(value, at, max, key, item)
+    {
         bool is_tensor = depth == 3 && yyjson_equals_str(key, "data");
         if (!is_tensor && is_too_deep(item, depth + 1))
             return true;

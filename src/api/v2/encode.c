@@ -260,10 +260,10 @@ static tis_error *check_size(const struct call *call, const struct tis_output *o
         return NULL;
     struct bytes shape = { 0 };
     shape_append(&shape, o->shape, o->rank);
-    tis_error *err = error_new(TRITONSERVER_ERROR_INTERNAL,
-                               "model '%s': the backend sent output '%s' with shape %s in %" PRIu64
-                               " bytes",
-                               call->target->model_name, o->name, bytes_str(&shape), o->bytes);
+    tis_error *err =
+        error_new(TRITONSERVER_ERROR_INTERNAL,
+                  "model '%s': the backend sent output '%s' with shape %s in %" PRIu64 " bytes",
+                  call->target->model_name, o->name, bytes_str(&shape), o->bytes);
     bytes_fini(&shape);
     return err;
 }
