@@ -79,12 +79,16 @@ static TRITONSERVER_Error *read_tensor(yyjson_val *value, struct kit_tensor_conf
     tensor->name = yyjson_get_str(yyjson_obj_get(value, "name"));
     if (!tensor->name)
         return kit_error(TRITONSERVER_ERROR_INVALID_ARG, "an input or output has no name");
+    /* "TYPE_INVALID" stands for a type that is still to be derived from the model. */
     tensor->datatype = parse_datatype(datatype);
-    if (tensor->datatype == TRITONSERVER_TYPE_INVALID)
+    if (tensor->datatype == TRITONSERVER_TYPE_INVALID &&
+        (!datatype || strcmp(datatype, "TYPE_INVALID") != 0))
         return kit_error(TRITONSERVER_ERROR_INVALID_ARG, "tensor '%s': unknown data_type '%s'",
                          tensor->name, datatype ? datatype : "");
     tensor->optional = yyjson_get_bool(yyjson_obj_get(value, "optional"));
     tensor->ragged = yyjson_get_bool(yyjson_obj_get(value, "allow_ragged_batch"));
+
+    tensor->has_dims = yyjson_arr_size(yyjson_obj_get(value, "dims")) > 0;
 
     /* An empty reshape is the message's printed default unless reshape itself is there. */
     return read_dims(yyjson_obj_get(value, "reshape") ? shape : yyjson_obj_get(value, "dims"),

@@ -13,7 +13,9 @@
 #include "kit/error.h"
 #include "yyjson.h"
 
-/* One input or output of a model. */
+/* One input or output of a model. Where the server lets backends complete configurations
+ * (TRITONBACKEND_ModelAutoCompleteConfig), the data type may be INVALID and dims empty: it wants them
+ * completed by TRITONBACKEND_ModelSetConfig, and refuses the model otherwise. */
 struct kit_tensor_config {
     const char *name;
     TRITONSERVER_DataType datatype;
@@ -21,6 +23,7 @@ struct kit_tensor_config {
      * one, else dims; without the batch dimension; -1 = any size. */
     const int64_t *dims;
     uint32_t dims_count;
+    bool has_dims; /* dims are given; with a reshape, dims_count may be 0 all the same */
     bool optional; /* inputs only */
     bool ragged;   /* inputs only: allow_ragged_batch */
 };

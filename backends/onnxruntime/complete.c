@@ -1,31 +1,39 @@
 /* complete.c - fills what a model's configuration leaves open in from the model.
  *
- * A configuration may lack its inputs, its outputs, or both. When it lacks both
- * and sets no max_batch_size, and every tensor of the model begins with a
- * dimension of any size, that dimension is taken for a batch: max_batch_size
- * becomes the server's default, and above 1 the requests are batched. */
+ * A configuration may lack inputs or outputs altogether, single inputs, and the
+ * data type or the dims of those it has. Outputs it leaves out of a list are not
+ * served, which is its right. When max_batch_size is 0, every tensor of the model
+ * begins with a dimension of any size and the dims that are given leave it out,
+ * that dimension is taken for a batch: max_batch_size becomes the server's default,
+ * and above 1 the requests are batched. */
 #include <inttypes.h>
 
 #include "onnxruntime/model.h"
 
-static bool add_tensor(yyjson_mut_doc *doc, yyjson_mut_val *list,
-                       const struct signature_tensor *tensor, bool batching)
+/* ---- One tensor ---- */
+
+static bool set_datatype(yyjson_mut_doc *doc, yyjson_mut_val *object,
+                         const struct signature_tensor *tensor)
 {
-    yyjson_mut_val *object = yyjson_mut_arr_add_obj(doc, list);
-    yyjson_mut_val *dims;
     TRITONSERVER_DataType datatype = datatype_from_element(tensor->element);
     char type[32];
     int length = snprintf(
         type, sizeof type, "TYPE_%s",
         datatype == TRITONSERVER_TYPE_BYTES ? "STRING" : TRITONSERVER_DataTypeString(datatype));
 
-    if (!object || !yyjson_mut_obj_add_strcpy(doc, object, "name", tensor->name) ||
-        !yyjson_mut_obj_add_strncpy(doc, object, "data_type", type, (size_t)length))
-        return false;
+    yyjson_mut_obj_remove_key(object, "data_type");
+    return yyjson_mut_obj_add_strncpy(doc, object, "data_type", type, (size_t)length);
+}
+
+static bool set_dims(yyjson_mut_doc *doc, yyjson_mut_val *object,
+                     const struct signature_tensor *tensor, bool batching)
+{
+    yyjson_mut_val *dims;
+
+    yyjson_mut_obj_remove_key(object, "dims");
     dims = yyjson_mut_obj_add_arr(doc, object, "dims");
     if (!dims)
         return false;
-
     for (uint32_t i = batching; i < tensor->rank; i++) {
         if (!yyjson_mut_arr_add_sint(doc, dims, tensor->dims[i]))
             return false;
@@ -41,6 +49,17 @@ static bool add_tensor(yyjson_mut_doc *doc, yyjson_mut_val *list,
     return object && yyjson_mut_obj_add_arr(doc, object, "shape");
 }
 
+static bool add_tensor(yyjson_mut_doc *doc, yyjson_mut_val *list,
+                       const struct signature_tensor *tensor, bool batching)
+{
+    yyjson_mut_val *object = yyjson_mut_arr_add_obj(doc, list);
+
+    return object && yyjson_mut_obj_add_strcpy(doc, object, "name", tensor->name) &&
+           set_datatype(doc, object, tensor) && set_dims(doc, object, tensor, batching);
+}
+
+/* ---- All inputs, all outputs ---- */
+
 /* Initializers stay as the model has them, outputs of foreign types unseen; an
  * input of a foreign type stays in, so that the server names it. */
 static bool is_offered(const struct signature_tensor *tensor, bool is_input)
@@ -48,21 +67,114 @@ static bool is_offered(const struct signature_tensor *tensor, bool is_input)
     return is_input ? tensor->required : tensor->element != ORT_ELEMENT_UNDEFINED;
 }
 
-/* Replaces the list under key by the tensors of the model. */
-static bool set_tensors(yyjson_mut_doc *doc, const char *key,
-                        const struct signature_tensor *tensors, size_t count, bool batching,
-                        bool is_input)
-{
-    yyjson_mut_val *root = yyjson_mut_doc_get_root(doc);
-    yyjson_mut_val *list;
+/* One side of a configuration and of the model. */
+struct side {
+    const char *key;
+    bool is_input;
+    const struct kit_tensor_config *given;
+    uint32_t given_count;
+    const struct signature_tensor *tensors;
+    size_t count;
+};
 
-    yyjson_mut_obj_remove_key(root, key);
-    list = yyjson_mut_obj_add_arr(doc, root, key);
-    for (size_t i = 0; list && i < count; i++) {
-        if (is_offered(&tensors[i], is_input) && !add_tensor(doc, list, &tensors[i], batching))
+static bool is_given(const struct side *side, const char *name)
+{
+    for (uint32_t i = 0; i < side->given_count; i++) {
+        if (strcmp(side->given[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool is_complete(const struct side *side, uint32_t i)
+{
+    return side->given[i].datatype != TRITONSERVER_TYPE_INVALID && side->given[i].has_dims;
+}
+
+/* A name that the model does not have may be meant for any of its tensors, so
+ * nothing is added beside it; the check reports both. */
+static bool knows_all_given(const struct side *side)
+{
+    for (uint32_t i = 0; i < side->given_count; i++) {
+        if (!signature_find(side->tensors, side->count, side->given[i].name))
             return false;
     }
-    return list != NULL;
+    return true;
+}
+
+static bool adds_tensor(const struct side *side, size_t i)
+{
+    return is_offered(&side->tensors[i], side->is_input) &&
+           (side->given_count == 0 ||
+            (side->is_input && !is_given(side, side->tensors[i].name) && knows_all_given(side)));
+}
+
+static bool lacks_something(const struct side *side)
+{
+    for (uint32_t i = 0; i < side->given_count; i++) {
+        if (!is_complete(side, i) &&
+            signature_find(side->tensors, side->count, side->given[i].name))
+            return true;
+    }
+    for (size_t i = 0; i < side->count; i++) {
+        if (adds_tensor(side, i))
+            return true;
+    }
+    return false;
+}
+
+static bool complete_given(yyjson_mut_doc *doc, yyjson_mut_val *list, const struct side *side,
+                           bool batching)
+{
+    yyjson_mut_val *object;
+    size_t i, max;
+
+    yyjson_mut_arr_foreach(list, i, max, object)
+    {
+        const struct signature_tensor *tensor =
+            signature_find(side->tensors, side->count, side->given[i].name);
+
+        if (!tensor)
+            continue;
+        if (side->given[i].datatype == TRITONSERVER_TYPE_INVALID &&
+            !set_datatype(doc, object, tensor))
+            return false;
+        if (!side->given[i].has_dims && !set_dims(doc, object, tensor, batching))
+            return false;
+    }
+    return true;
+}
+
+static bool complete_side(yyjson_mut_doc *doc, const struct side *side, bool batching)
+{
+    yyjson_mut_val *root = yyjson_mut_doc_get_root(doc);
+    yyjson_mut_val *list = yyjson_mut_obj_get(root, side->key);
+
+    if (!list)
+        list = yyjson_mut_obj_add_arr(doc, root, side->key);
+    if (!list || !complete_given(doc, list, side, batching))
+        return false;
+    for (size_t i = 0; i < side->count; i++) {
+        if (adds_tensor(side, i) && !add_tensor(doc, list, &side->tensors[i], batching))
+            return false;
+    }
+    return true;
+}
+
+/* ---- The batch dimension ---- */
+
+/* Whether the dims that are given leave the first dimension of the model out. */
+static bool leaves_room_for_batch(const struct side *side)
+{
+    for (uint32_t i = 0; i < side->given_count; i++) {
+        const struct signature_tensor *tensor =
+            signature_find(side->tensors, side->count, side->given[i].name);
+
+        if (tensor && tensor->rank > 0 && side->given[i].has_dims &&
+            side->given[i].dims_count + 1 != tensor->rank)
+            return false;
+    }
+    return true;
 }
 
 static bool set_batch_size_max(yyjson_mut_doc *doc, int64_t batch_size_max)
@@ -80,6 +192,8 @@ static bool set_batch_size_max(yyjson_mut_doc *doc, int64_t batch_size_max)
     }
     return batch_size_max == 1 || yyjson_mut_obj_add_obj(doc, root, "dynamic_batching");
 }
+
+/* ---- Handing over ---- */
 
 /* Gives the server the completed text, then reads what it made of it. */
 static TRITONSERVER_Error *hand_over(TRITONBACKEND_Model *handle, yyjson_mut_doc *doc,
@@ -108,28 +222,35 @@ static TRITONSERVER_Error *hand_over(TRITONBACKEND_Model *handle, yyjson_mut_doc
 TRITONSERVER_Error *config_complete(const struct engine *engine, TRITONBACKEND_Model *handle,
                                     const struct signature *s, struct kit_config *config)
 {
-    bool lacks_inputs = config->input_count == 0, lacks_outputs = config->output_count == 0;
+    const struct side in = { "input",   true,           config->inputs, config->input_count,
+                             s->inputs, s->input_count };
+    const struct side out = { "output",   false,           config->outputs, config->output_count,
+                              s->outputs, s->output_count };
     int64_t batch_size_max = config->batch_size_max;
     yyjson_mut_doc *doc;
-    bool wanted, ok = true;
+    bool wanted, ok = true, derives_batch;
     TRITONSERVER_Error *err;
 
     err = TRITONBACKEND_ModelAutoCompleteConfig(handle, &wanted);
-    if (err || !wanted || !(lacks_inputs || lacks_outputs))
+    if (err)
         return err;
+    if (!wanted)
+        return signature_check_complete(s, config);
+    derives_batch = batch_size_max == 0 && engine->default_batch_size_max > 0 &&
+                    signature_has_batch_dim(s) && leaves_room_for_batch(&in) &&
+                    leaves_room_for_batch(&out);
+    if (!derives_batch && !lacks_something(&in) && !lacks_something(&out))
+        return NULL;
 
     doc = yyjson_doc_mut_copy(config->doc, NULL);
     if (!doc)
         return kit_error_memory(0, "a completed configuration");
-    if (lacks_inputs && lacks_outputs && batch_size_max == 0 && signature_has_batch_dim(s)) {
+    if (derives_batch) {
         batch_size_max = engine->default_batch_size_max;
-        ok = batch_size_max == 0 || set_batch_size_max(doc, batch_size_max);
+        ok = set_batch_size_max(doc, batch_size_max);
     }
-    if (ok && lacks_inputs)
-        ok = set_tensors(doc, "input", s->inputs, s->input_count, batch_size_max > 0, true);
-    if (ok && lacks_outputs)
-        ok = set_tensors(doc, "output", s->outputs, s->output_count, batch_size_max > 0, false);
-
+    ok = ok && complete_side(doc, &in, batch_size_max > 0) &&
+         complete_side(doc, &out, batch_size_max > 0);
     err = ok ? hand_over(handle, doc, config) : kit_error_memory(0, "a completed configuration");
     yyjson_mut_doc_free(doc);
     return err;

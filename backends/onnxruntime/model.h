@@ -47,8 +47,8 @@ MUST_USE TRITONSERVER_Error *model_open(const struct engine *engine, TRITONBACKE
 void model_close(struct model *model);
 
 /* complete.c: fills what config leaves open in from signature, gives the result
- * to the server and reads it again. Does nothing when there is nothing to fill in
- * or the server wants configurations as they are. */
+ * to the server and reads it again. Does nothing when there is nothing to fill in.
+ * Where the server wants configurations complete, an incomplete one is an error. */
 MUST_USE TRITONSERVER_Error *config_complete(const struct engine *engine,
                                              TRITONBACKEND_Model *handle,
                                              const struct signature *signature,

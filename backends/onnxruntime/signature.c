@@ -179,6 +179,12 @@ static bool shapes_agree(const struct signature_tensor *model, const int64_t *di
     return true;
 }
 
+static bool lacks_batch_size(const struct signature_tensor *model, uint32_t dims_count,
+                             bool batching)
+{
+    return !batching && model->rank == dims_count + 1 && model->dims[0] == -1;
+}
+
 static void check_tensor(const char *kind, const struct kit_tensor_config *tensor,
                          const struct signature_tensor *model, bool batching, struct findings *f)
 {
@@ -205,10 +211,13 @@ static void check_tensor(const char *kind, const struct kit_tensor_config *tenso
     dims[0] = -1;
     memcpy(dims + batching, tensor->dims, tensor->dims_count * sizeof *dims);
     if (!shapes_agree(model, dims, dims_count, batching))
-        add_finding(f, "%s '%s' has shape %s%s, the model has %s", kind, tensor->name,
+        add_finding(f, "%s '%s' has shape %s%s, the model has %s%s", kind, tensor->name,
                     kit_shape_text(dims, dims_count, found),
                     batching ? " (the first is the batch: max_batch_size > 0)" : "",
-                    kit_shape_text(model->dims, model->rank, expected));
+                    kit_shape_text(model->dims, model->rank, expected),
+                    lacks_batch_size(model, dims_count, batching)
+                        ? " (the first may be the batch: is max_batch_size missing?)"
+                        : "");
 }
 
 /* The names of tensors, "'a', 'b'". */
@@ -271,4 +280,39 @@ TRITONSERVER_Error *signature_check(const struct signature *s, const struct kit_
         return NULL;
     return kit_error(TRITONSERVER_ERROR_INVALID_ARG,
                      "the configuration contradicts the ONNX model: %s", f.text);
+}
+
+static void add_missing(struct findings *f, const char *kind, const struct signature_tensor *tensor)
+{
+    char shape[KIT_SHAPE_TEXT_BYTES];
+
+    add_finding(f, "%s '%s' of type %s and shape %s", kind, tensor->name,
+                tensor->element == ORT_ELEMENT_UNDEFINED
+                    ? "unknown"
+                    : TRITONSERVER_DataTypeString(datatype_from_element(tensor->element)),
+                kit_shape_text(tensor->dims, tensor->rank, shape));
+}
+
+TRITONSERVER_Error *signature_check_complete(const struct signature *s,
+                                             const struct kit_config *config)
+{
+    struct findings f = { .used = 0 };
+
+    for (uint32_t i = 0; i < config->input_count; i++) {
+        /* A wrong name rather than a missing input. */
+        if (!signature_find(s->inputs, s->input_count, config->inputs[i].name))
+            return NULL;
+    }
+    for (size_t i = 0; i < s->input_count; i++) {
+        if (s->inputs[i].required && !config_has_input(config, s->inputs[i].name))
+            add_missing(&f, "input", &s->inputs[i]);
+    }
+    for (size_t i = 0; i < s->output_count && config->output_count == 0; i++)
+        add_missing(&f, "output", &s->outputs[i]);
+    if (!f.used)
+        return NULL;
+    return kit_error(TRITONSERVER_ERROR_INVALID_ARG,
+                     "the configuration is incomplete, and the server may not complete it "
+                     "(--strict-model-config, --disable-auto-complete-config); it lacks %s",
+                     f.text);
 }

@@ -41,6 +41,11 @@ void signature_fini(struct signature *signature);
 MUST_USE TRITONSERVER_Error *signature_check(const struct signature *signature,
                                              const struct kit_config *config);
 
+/* For servers that want configurations complete: the error names every input that
+ * configuration lacks, and the outputs when it has none. */
+MUST_USE TRITONSERVER_Error *signature_check_complete(const struct signature *signature,
+                                                      const struct kit_config *config);
+
 /* Whether all tensors have a first dimension of any size: it may be a batch. */
 bool signature_has_batch_dim(const struct signature *signature);
 

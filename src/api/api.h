@@ -51,6 +51,7 @@ struct api {
     /* atomic */
     _Atomic uint32_t state; /* enum server_state */
     _Atomic bool draining;  /* not ready any more, still serving */
+    _Atomic uint32_t in_flight; /* inference requests with a backend or in a queue */
     _Atomic uint64_t v1_request_id;
     /* any thread, under lock */
     struct lock lock;

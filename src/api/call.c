@@ -68,11 +68,18 @@ tis_error *call_version_number(const struct call *call, int64_t *ret_number)
 
 /* ---- Inference ---- */
 
+/* The request no longer runs. */
+static void call_ended(struct call *call)
+{
+    call->is_running = false;
+    atomic_fetch_sub_explicit(&call->api->in_flight, 1, memory_order_relaxed);
+}
+
 /* On the loop again: answer. */
 static void call_done(struct loop_message *m)
 {
     struct call *call = CONTAINER_OF(m, struct call, done);
-    call->is_running = false;
+    call_ended(call);
     call->request->stamps[STAMP_SEND_START] = loop_now_ns(call->loop);
 
     tis_error *err = NULL;
@@ -107,7 +114,7 @@ static void sink_complete(struct sink *sink, struct tis_response *response, uint
     (void)flags;
     if (!response)
         return;
-    if (call->response) {
+    if (atomic_exchange(&call->has_response, true)) {
         log_warning("model %s sent more than one response to a request of a protocol that carries "
                     "one; dropped",
                     sink->version->model_name);
@@ -167,12 +174,13 @@ tis_error *call_infer(struct call *call)
     if (err)
         return err;
 
+    atomic_fetch_add_explicit(&call->api->in_flight, 1, memory_order_relaxed);
     call->is_running = true; /* the answer may be posted before submit returns */
     /* Before the request can run: once it does, done may be posted, and wake must come first. */
     loop_post(call->loop, &call->wake);
     call->refused = version_submit(call->target, &req);
     if (call->refused)
-        call->is_running = false;
+        call_ended(call);
     return NULL;
 }
 

@@ -79,6 +79,7 @@ struct call {
     void *json;                   /* a parsed body too long for the request's arena, or NULL */
     void (*json_free)(void *json);
     struct tis_response *response; /* left by the backend's thread before done is posted */
+    _Atomic bool has_response;       /* a broken backend may send two at once: the first counts */
     struct loop_message wake;      /* at the end of the loop's round: an instance shall look */
     tis_error *refused;            /* by the version, after wake was posted: wake answers */
     struct loop_message done;

@@ -407,7 +407,8 @@ TRITONSERVER_InferenceResponseDelete(TRITONSERVER_InferenceResponse *inference_r
 TRITONSERVER_Error *
 TRITONSERVER_InferenceResponseError(TRITONSERVER_InferenceResponse *inference_response)
 {
-    return inference_response->error;
+    /* The header lends the error, Triton's own code gives a new one away: callers do both. */
+    return error_lend(inference_response->error);
 }
 
 TRITONSERVER_Error *

@@ -94,6 +94,7 @@ bool status_has_request_prefix(const tis_error *err)
 {
     switch (error_reason(err)) {
     case REASON_INPUT_COUNT:
+    case REASON_INPUT_TWICE:
     case REASON_INPUT_TYPE:
     case REASON_INPUT_SHAPE:
     case REASON_INPUT_DIMS:

@@ -9,6 +9,7 @@ struct tis_error {
     TRITONSERVER_Error_Code code;
     uint16_t reason;
     uint16_t arg_count;
+    bool is_lent;
     const char *args[ERROR_ARGS_MAX]; /* point into text[], behind the sentence */
     char text[];
 };
@@ -111,8 +112,22 @@ tis_error *error_copy(const tis_error *err)
 
 void error_free(tis_error *err)
 {
-    if (err != &no_memory)
+    if (err && err != &no_memory && !err->is_lent)
         free(err);
+}
+
+tis_error *error_lend(tis_error *err)
+{
+    if (err && err != &no_memory)
+        err->is_lent = true;
+    return err;
+}
+
+void error_free_lent(tis_error *err)
+{
+    if (err && err != &no_memory)
+        err->is_lent = false;
+    error_free(err);
 }
 
 TRITONSERVER_Error_Code error_code(const tis_error *err)

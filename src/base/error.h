@@ -48,6 +48,11 @@ MUST_USE tis_error *error_copy(const tis_error *err);
 MUST_USE NEVER_NULL tis_error *error_no_memory(void);
 void error_free(tis_error *err);
 
+/* Lends err to somebody who may or may not free it: error_free() does nothing to it until its owner
+ * calls error_free_lent(), which also takes errors that were never lent. Returns err. */
+tis_error *error_lend(tis_error *err);
+void error_free_lent(tis_error *err);
+
 TRITONSERVER_Error_Code error_code(const tis_error *err);
 const char *error_text(const tis_error *err);
 uint16_t error_reason(const tis_error *err);

@@ -2,7 +2,7 @@
  *
  * A thread may take a lock only while every lock it holds has a smaller rank, so no two threads
  * can wait for each other. Builds with TIS_DEBUG (those under a sanitizer) check this and abort with
- * both names; the enum is the whole lock order of the server.
+ * both names; the enum is the whole lock order of the server (explained in docs/threads.md).
  */
 #ifndef TIS_BASE_LOCK_H
 #define TIS_BASE_LOCK_H

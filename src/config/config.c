@@ -92,12 +92,12 @@ tis_error *config_create_empty(struct config_builder **ret_builder)
     return config_parse_text("", 0, NULL, ret_builder);
 }
 
-tis_error *config_edit(const struct model_config *c, struct config_builder **ret_builder)
+static tis_error *copy_message(const Inference__ModelConfig *from,
+                               struct config_builder **ret_builder)
 {
     struct config_builder *b = builder_create();
     ProtobufCMessage *m =
-        b ? message_convert(&c->message->base, &inference__model_config__descriptor, &b->arena)
-          : NULL;
+        b ? message_convert(&from->base, &inference__model_config__descriptor, &b->arena) : NULL;
     if (!m) {
         config_builder_destroy(b);
         return error_no_memory();
@@ -105,6 +105,16 @@ tis_error *config_edit(const struct model_config *c, struct config_builder **ret
     b->message = (Inference__ModelConfig *)m;
     *ret_builder = b;
     return NULL;
+}
+
+tis_error *config_edit(const struct model_config *c, struct config_builder **ret_builder)
+{
+    return copy_message(c->message, ret_builder);
+}
+
+tis_error *config_builder_copy(const struct config_builder *b, struct config_builder **ret_builder)
+{
+    return copy_message(b->message, ret_builder);
 }
 
 tis_error *config_update(const struct model_config *c, const char *json, size_t len,
@@ -139,6 +149,16 @@ tis_error *config_update(const struct model_config *c, const char *json, size_t 
     }
     *ret_builder = b;
     return NULL;
+}
+
+tis_error *config_check(const struct model_config *c, const struct config_context *context)
+{
+    struct config_builder *b = NULL;
+    tis_error *err = config_edit(c, &b);
+    if (!err)
+        err = config_validate(b, context);
+    config_builder_destroy(b);
+    return err;
 }
 
 /* ---- finishing ---- */

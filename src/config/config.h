@@ -100,6 +100,10 @@ MUST_USE tis_error *config_create_empty(struct config_builder **ret_builder);
 /* A copy of c, to be changed. */
 MUST_USE tis_error *config_edit(const struct model_config *c, struct config_builder **ret_builder);
 
+/* A copy of b. */
+MUST_USE tis_error *config_builder_copy(const struct config_builder *b,
+                                        struct config_builder **ret_builder);
+
 /* What TRITONBACKEND_ModelSetConfig may do: a copy of c with max_batch_size, input, output,
  * model_transaction_policy and, when c has no scheduler, the scheduler of the JSON text; the rest
  * of the text is ignored. Not yet normalised and checked again. */
@@ -117,10 +121,11 @@ struct config_context {
     const char *const *version_files; /* names found in the version directories, for guessing the */
     size_t version_file_count;        /* engine when the configuration names none */
     uint32_t gpu_count;
+    bool incomplete; /* data types and dims may be missing: a backend will fill them in */
 };
 
-/* Fills in what was left out: name, backend and platform (each from the other, from
- * "<model>.<backend>" or from the model file), default_model_filename, version_policy, instance
+/* Fills in what was left out: name, backend and platform (each from the other, from the model file
+ * or from "<model>.<backend>"), default_model_filename, version_policy, instance
  * groups (name, kind, count, gpus), preferred batch sizes. Given values are never changed, except
  * where they mean a default (count below 1, KIND_AUTO). Running it twice changes nothing. */
 MUST_USE tis_error *config_normalize(struct config_builder *b,
@@ -132,6 +137,11 @@ MUST_USE tis_error *config_normalize(struct config_builder *b,
  *                      this server does not have yet are problems too. */
 MUST_USE tis_error *config_validate(const struct config_builder *b,
                                     const struct config_context *context);
+
+/* The same for a final configuration that was checked with context->incomplete, once its backend has
+ * had the chance to complete it. */
+MUST_USE tis_error *config_check(const struct model_config *c,
+                                 const struct config_context *context);
 
 /* Makes the configuration final. Takes *b and sets it to NULL on success. */
 MUST_USE tis_error *config_finish(struct config_builder **b, struct model_config **ret_config);

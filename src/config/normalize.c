@@ -53,6 +53,14 @@ static const struct platform *platform_of_backend(const Inference__ModelConfig *
     return p && strcmp(p->backend, m->backend) == 0 ? p : NULL;
 }
 
+/* "onnxruntime" of the name "resnet.onnxruntime"; NULL when there is none. */
+static const char *name_suffix(const Inference__ModelConfig *m)
+{
+    const char *dot = is_empty(m->name) ? NULL : strrchr(m->name, '.');
+    return dot && dot != m->name && dot[1] ? dot + 1 : NULL;
+}
+
+/* A known engine in the name wins over the files; a name like "resnet.v2" does not. */
 static bool fill_engine(Inference__ModelConfig *m, const struct config_context *context,
                         struct arena *a)
 {
@@ -65,18 +73,14 @@ static bool fill_engine(Inference__ModelConfig *m, const struct config_context *
         return true;
     }
     if (is_empty(m->backend)) {
-        const char *dot = is_empty(m->name) ? NULL : strrchr(m->name, '.');
-        if (dot && dot != m->name && dot[1]) {
-            if (!set_string(a, &m->backend, dot + 1))
-                return false;
-        } else {
+        const char *suffix = name_suffix(m);
+        if (!suffix || !platform_find_backend(suffix))
             p = is_empty(m->default_model_filename) ? guess_by_files(context)
                                                     : platform_find_file(m->default_model_filename);
-            if (!p)
-                return true;
-            if (!set_string(a, &m->backend, p->backend))
-                return false;
-        }
+        if (!p && !suffix)
+            return true;
+        if (!set_string(a, &m->backend, p ? p->backend : suffix))
+            return false;
     }
     if (!p)
         p = platform_of_backend(m, context);

@@ -225,6 +225,8 @@ static bool check_dims(struct checker *c, const struct io *io)
 {
     bool good = true;
 
+    if (io->rank == 0 && c->context->incomplete)
+        return false; /* nothing else to check yet */
     if (io->rank == 0) {
         problem(
             c, io_place(io, "dims").text,
@@ -321,13 +323,13 @@ static void check_io(struct checker *c, const struct io *io)
 
     if (is_empty(io->name))
         problem(c, io_place(io, "name").text, "model %s must specify 'name'", io->kind);
-    if (io->data_type == INFERENCE__DATA_TYPE__TYPE_INVALID)
+    if (!type)
+        problem(c, io_place(io, "data_type").text,
+                "unknown data type (found %d, expected for example TYPE_FP32)", io->data_type);
+    else if (io->data_type == INFERENCE__DATA_TYPE__TYPE_INVALID && !c->context->incomplete)
         problem(c, io_place(io, "data_type").text,
                 "model %s must specify 'data_type' (found none, expected for example TYPE_FP32)",
                 io->kind);
-    else if (!type)
-        problem(c, io_place(io, "data_type").text,
-                "unknown data type (found %d, expected for example TYPE_FP32)", io->data_type);
     if (check_dims(c, io) && io->reshape)
         check_reshape(c, io);
     if (io->is_shape_tensor && !tensorrt)
@@ -359,7 +361,8 @@ static void check_input(struct checker *c, size_t index)
         problem(c, io_place(&io, "format").text,
                 "unknown format (found %d, expected FORMAT_NONE, FORMAT_NHWC or FORMAT_NCHW)",
                 (int)in->format);
-    else if (in->format != INFERENCE__MODEL_INPUT__FORMAT__FORMAT_NONE && in->n_dims != 3)
+    else if (in->format != INFERENCE__MODEL_INPUT__FORMAT__FORMAT_NONE && in->n_dims != 3 &&
+             !(in->n_dims == 0 && c->context->incomplete))
         problem(c, io_place(&io, "format").text, "model input NHWC/NCHW require 3 dims (found %zu)",
                 in->n_dims);
     if (in->allow_ragged_batch && in->is_shape_tensor)

@@ -99,6 +99,10 @@ static tis_error *version_start(struct tis_version *v, const struct tis_version_
         return err;
 
     err = model_initialize(v);
+    if (!err && v->auto_complete_config) {
+        static const struct config_context context = { .gpu_count = 0 };
+        err = config_check(v->config, &context);
+    }
     if (!err)
         err = instances_create(v);
     if (!err)

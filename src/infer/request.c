@@ -17,9 +17,11 @@ struct tis_request *request_create(const struct sink_ops *ops, void *user)
     if (!req)
         return NULL;
 
-    uint32_t generation = is_new ? 0 : req->generation;
-    memset(req, 0, offsetof(struct tis_request, first));
-    req->generation = generation + 1;
+    /* A plug-in may still look at the state of the request that was here before. */
+    uint32_t generation = is_new ? 0 : atomic_load(&req->generation);
+    memset((char *)req + offsetof(struct tis_request, arena), 0,
+           offsetof(struct tis_request, first) - offsetof(struct tis_request, arena));
+    atomic_store(&req->generation, generation + 1);
     req->id = "";
     req->batch_size = 1;
     list_init(&req->link);
@@ -126,10 +128,9 @@ bool request_move(struct tis_request *req, enum request_state from, enum request
 
 bool request_release(struct tis_request *req, enum request_state from)
 {
-    struct sink *sink = req->sink;
     if (!request_move(req, from, REQUEST_RELEASED))
         return false;
-    sink_released(sink);
+    sink_released(req->sink);
     return true;
 }
 

@@ -101,7 +101,7 @@ enum {
 struct tis_request {
     /* atomic */
     _Atomic uint32_t state;
-    uint32_t generation; /* grows with each reuse of this memory */
+    _Atomic uint32_t generation; /* grows with each reuse of this memory */
 
     struct arena arena;
     struct sink *sink; /* a reference */

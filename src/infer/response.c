@@ -14,9 +14,11 @@ struct tis_response *response_create(struct sink *sink)
     struct tis_response *r = slab_alloc(&response_slab, &is_new);
     if (!r)
         return NULL;
-    uint32_t generation = is_new ? 0 : r->generation;
-    memset(r, 0, offsetof(struct tis_response, first));
-    r->generation = generation + 1;
+    /* A plug-in may still look at the state of the response that was here before. */
+    uint32_t generation = is_new ? 0 : atomic_load(&r->generation);
+    memset((char *)r + offsetof(struct tis_response, arena), 0,
+           offsetof(struct tis_response, first) - offsetof(struct tis_response, arena));
+    atomic_store(&r->generation, generation + 1);
     r->outputs_end = &r->outputs;
     r->parameters_end = &r->parameters;
     arena_init(&r->arena, r->first, sizeof(r->first), RESPONSE_ARENA_BYTES_MAX);
@@ -36,7 +38,7 @@ void response_destroy(struct tis_response **taken)
 
     for (struct tis_output *o = r->outputs; o; o = o->next)
         buffer_unref(o->buffer);
-    error_free(r->error);
+    error_free_lent(r->error);
     sink_unref(r->sink);
     arena_fini(&r->arena);
     slab_free(&response_slab, r);

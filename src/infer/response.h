@@ -49,7 +49,7 @@ struct response_parameter {
 struct tis_response {
     /* atomic */
     _Atomic uint32_t state;
-    uint32_t generation;
+    _Atomic uint32_t generation; /* grows with each reuse of this memory */
 
     struct arena arena;
     struct sink *sink; /* a reference */

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "infer/reason.h"
+#include "model/configure.h"
 #include "model/labels.h"
 #include "model/loader.h"
 #include "repository/local.h"
@@ -280,74 +281,6 @@ static void version_run(struct loader_job *job)
     load_ended(r);
 }
 
-/* Reads, completes and checks a model's configuration. */
-static tis_error *config_load(const struct model *m, struct model_config **ret_config)
-{
-    struct bytes path = { 0 };
-    char *text = NULL;
-    size_t len = 0;
-    bytes_printf(&path, "%s/config.pbtxt", m->directory);
-    tis_error *err = local_read_file(bytes_str(&path), CONFIG_TEXT_BYTES_MAX, &text, &len);
-    if (err && error_code(err) == TRITONSERVER_ERROR_NOT_FOUND) {
-        error_free(err);
-        err = error_new(TRITONSERVER_ERROR_NOT_FOUND,
-                        "model '%s' has no config.pbtxt in '%s'; every model needs one", m->name,
-                        m->directory);
-    }
-    const struct config_context context = { .directory_name = m->name };
-    struct config_builder *builder = NULL;
-    struct model_config *config = NULL;
-    if (!err)
-        err = config_parse_text(text, len, bytes_str(&path), &builder);
-    if (!err)
-        err = config_normalize(builder, &context);
-    if (!err)
-        err = config_validate(builder, &context);
-    if (!err)
-        err = config_finish(&builder, &config);
-    if (!err)
-        err = labels_load(config, m->directory);
-    config_builder_destroy(builder);
-    free(text);
-    bytes_fini(&path);
-    if (err) {
-        config_unref(config);
-        return err;
-    }
-    *ret_config = config;
-    return NULL;
-}
-
-/* The versions that the policy chooses among the directories. */
-static tis_error *choose_versions(const struct model *m, const struct model_config *config,
-                                  int64_t **ret_versions, size_t *ret_count)
-{
-    int64_t *available = NULL;
-    size_t available_count = 0;
-    size_t count = 0;
-    tis_error *err = local_list_versions(m->directory, &available, &available_count);
-    if (err)
-        return err;
-    int64_t *versions = calloc(available_count + 1, sizeof(*versions));
-    if (!versions) {
-        free(available);
-        return error_no_memory();
-    }
-    config_select_versions(config->message->version_policy, available, available_count, versions,
-                           &count);
-    free(available);
-    if (count == 0) {
-        free(versions);
-        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
-                         "at least one version must be available under the version policy of model "
-                         "'%s'",
-                         m->name);
-    }
-    *ret_versions = versions;
-    *ret_count = count;
-    return NULL;
-}
-
 /* Makes the versions' entries (LOADING) and a job for each. Jobs are all made before any is
  * posted, so a lack of memory leaves the model as it was. */
 static tis_error *versions_start(struct registry *r, struct model *m, struct model_config *config,
@@ -407,9 +340,10 @@ static void config_run(struct loader_job *job)
     int64_t *versions = NULL;
     size_t count = 0;
 
-    tis_error *err = config_load(m, &config);
+    tis_error *err = model_configure(m->name, m->directory, r->options.auto_complete_config, NULL,
+                                     &config);
     if (!err)
-        err = choose_versions(m, config, &versions, &count);
+        err = model_choose_versions(m->directory, config, &versions, &count);
     if (!err)
         err = versions_start(r, m, config, versions, count);
     if (err) {
@@ -583,7 +517,7 @@ tis_error *registry_acquire(struct registry *r, const char *name, size_t name_le
         err = reason_error(REASON_MODEL_UNKNOWN, model);
     else if (number < 0)
         err = reason_error(REASON_MODEL_NO_VERSION, model);
-    else if (state == VERSION_LOADING)
+    else if (state != VERSION_UNKNOWN) /* loading, or it failed to */
         err = reason_error(REASON_VERSION_NOT_READY, model, REASON_NUMBER(number));
     else
         err = reason_error(REASON_VERSION_UNKNOWN, model, REASON_NUMBER(number));

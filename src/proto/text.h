@@ -55,6 +55,10 @@ enum text_form {
  * ordered by key. Strings are escaped to ASCII. Check b->failed at the end. */
 void text_append(struct bytes *b, const ProtobufCMessage *m, enum text_form form);
 
+/* Appends one field of the message in the form TEXT_LINES; nothing when it is at its default. */
+void text_append_field(struct bytes *b, const ProtobufCMessage *m,
+                       const ProtobufCFieldDescriptor *f);
+
 /* Appends the escaped form of a string, without quotes: \n \r \t \" \' \\ and three octal digits
  * for every other byte outside 0x20..0x7e. For one-line headers that are put together by hand. */
 void text_append_escaped(struct bytes *b, const char *s, size_t len);

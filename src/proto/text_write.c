@@ -234,3 +234,10 @@ void text_append(struct bytes *b, const ProtobufCMessage *m, enum text_form form
     if (form == TEXT_ONE_LINE && !b->failed && b->len > start)
         b->data[--b->len] = '\0';
 }
+
+void text_append_field(struct bytes *b, const ProtobufCMessage *m,
+                       const ProtobufCFieldDescriptor *f)
+{
+    struct printer p = { .b = b, .form = TEXT_LINES };
+    append_field(&p, m, f);
+}

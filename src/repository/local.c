@@ -71,17 +71,18 @@ static bool grow(void **array, size_t count, size_t element_bytes)
     return true;
 }
 
-tis_error *local_list_models(const char *repository, char ***ret_names, size_t *ret_count)
+static tis_error *list_names(const char *directory, bool directories_only, char ***ret_names,
+                             size_t *ret_count)
 {
     DIR *dir;
-    tis_error *err = open_directory(repository, &dir);
+    tis_error *err = open_directory(directory, &dir);
     if (err)
         return err;
 
     void *names = NULL;
     size_t count = 0;
-    for (struct dirent *e; !err && (err = next_entry(dir, repository, &e)) == NULL && e;) {
-        if (e->d_name[0] == '.' || !is_directory(dir, e->d_name))
+    for (struct dirent *e; !err && (err = next_entry(dir, directory, &e)) == NULL && e;) {
+        if (e->d_name[0] == '.' || (directories_only && !is_directory(dir, e->d_name)))
             continue;
         char *copy = strdup(e->d_name);
         if (!copy || !grow(&names, count, sizeof(char *))) {
@@ -103,6 +104,16 @@ tis_error *local_list_models(const char *repository, char ***ret_names, size_t *
     return NULL;
 }
 
+tis_error *local_list_models(const char *repository, char ***ret_names, size_t *ret_count)
+{
+    return list_names(repository, true, ret_names, ret_count);
+}
+
+tis_error *local_list_files(const char *directory, char ***ret_names, size_t *ret_count)
+{
+    return list_names(directory, false, ret_names, ret_count);
+}
+
 static int compare_versions(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a;
@@ -110,15 +121,15 @@ static int compare_versions(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* "1" and "01" are one version. */
-static size_t drop_repeated(int64_t *sorted, size_t count)
+/* "2" is a version, "02" is not: nobody could tell which of them version 2 is. */
+static bool parse_version(const char *name, int64_t *ret_version)
 {
-    size_t kept = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (i == 0 || sorted[i] != sorted[i - 1])
-            sorted[kept++] = sorted[i];
-    }
-    return kept;
+    uint64_t number;
+    if ((name[0] == '0' && name[1] != '\0') || !number_parse_u64(name, strlen(name), &number) ||
+        number > INT64_MAX)
+        return false;
+    *ret_version = (int64_t)number;
+    return true;
 }
 
 tis_error *local_list_versions(const char *model_directory, int64_t **ret_versions,
@@ -132,14 +143,13 @@ tis_error *local_list_versions(const char *model_directory, int64_t **ret_versio
     void *versions = NULL;
     size_t count = 0;
     for (struct dirent *e; !err && (err = next_entry(dir, model_directory, &e)) == NULL && e;) {
-        uint64_t number;
-        if (!number_parse_u64(e->d_name, strlen(e->d_name), &number) || number > INT64_MAX ||
-            !is_directory(dir, e->d_name))
+        int64_t number;
+        if (!parse_version(e->d_name, &number) || !is_directory(dir, e->d_name))
             continue;
         if (!grow(&versions, count, sizeof(int64_t)))
             err = error_no_memory();
         else
-            ((int64_t *)versions)[count++] = (int64_t)number;
+            ((int64_t *)versions)[count++] = number;
     }
     closedir(dir);
     if (err) {
@@ -149,7 +159,7 @@ tis_error *local_list_versions(const char *model_directory, int64_t **ret_versio
     if (count > 0)
         qsort(versions, count, sizeof(int64_t), compare_versions);
     *ret_versions = versions;
-    *ret_count = drop_repeated(versions, count);
+    *ret_count = count;
     return NULL;
 }
 

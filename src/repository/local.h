@@ -4,8 +4,7 @@
  *     <repository>/<model>/<version>/<model files>
  *
  * A model is a directory in the repository (names that begin with '.' are not; files are ignored). A
- * version is a directory in the model whose name is a decimal number (leading zeros count as
- * nothing).
+ * version is a directory in the model whose name is a decimal number without leading zeros.
  *
  * Threads: any; the functions read the file system and may block.
  */
@@ -21,6 +20,10 @@
 /* Names of the models, sorted; free with local_free_names(). Errors: NOT_FOUND, UNAVAILABLE. */
 MUST_USE tis_error *local_list_models(const char *repository, char ***ret_names, size_t *ret_count);
 void local_free_names(char **names, size_t count);
+
+/* Names of all that lies in a directory but begins with no '.', sorted; free with
+ * local_free_names(). */
+MUST_USE tis_error *local_list_files(const char *directory, char ***ret_names, size_t *ret_count);
 
 /* Version numbers of a model, ascending; free() them. */
 MUST_USE tis_error *local_list_versions(const char *model_directory, int64_t **ret_versions,

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "server/crash.h"
 #include "server/options.h"
+#include "server/print_config.h"
 #include "server/server.h"
 
 /* What the main thread waits for. */
@@ -184,8 +185,23 @@ static int run(const struct options *o)
     return status;
 }
 
+static int print_configuration(const struct options *o, const char *executable)
+{
+    tis_error *err = print_model_config(o, executable, stdout);
+    if (!err)
+        return EXIT_SUCCESS;
+    fprintf(stderr, "trtserver: --print-model-config=%s: %s\n", o->print_model_config,
+            error_text(err));
+    error_free(err);
+    return EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
+    char executable[4096] = "";
+    ssize_t len = readlink("/proc/self/exe", executable, sizeof(executable) - 1);
+    (void)len; /* "" leaves the backend directory to its other defaults */
+
     struct options options;
     tis_error *err = options_parse(argc, argv, &options);
     if (err) {
@@ -203,7 +219,8 @@ int main(int argc, char **argv)
         apply_log_options(&options);
         crash_install();
         raise_descriptor_limit();
-        status = run(&options);
+        status = options.print_model_config ? print_configuration(&options, executable)
+                                            : run(&options, executable);
     }
     options_fini(&options);
     return status;

@@ -20,6 +20,7 @@
 struct options {
     bool help;
     bool version;
+    const char *print_model_config; /* a model's directory; NULL: serve */
 
     const char *id; /* NULL: each protocol's default */
     const char **repositories;

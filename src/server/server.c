@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -42,7 +43,7 @@ static bool is_directory(const char *path)
 }
 
 /* 'backends' beside the executable, else beside its folder, else Triton's. malloc'ed. */
-static char *find_backend_directory(const struct options *o, const char *executable)
+char *server_backend_directory(const struct options *o, const char *executable)
 {
     static const char *const places[] = { "backends", "../backends" };
     if (o->backend_directory)
@@ -140,7 +141,7 @@ tis_error *server_create(const struct options *options, const char *executable,
         return error_no_memory();
     s->options = options;
     budget_init(&s->budget, options->max_inflight_bytes);
-    s->backend_directory = find_backend_directory(options, executable);
+    s->backend_directory = server_backend_directory(options, executable);
     tis_error *err = s->backend_directory ? NULL : error_no_memory();
     if (!err)
         err = create_registry(s, on_loaded, arg);
@@ -240,7 +241,17 @@ void server_set_exiting_soon(struct server *s)
 bool server_stop(struct server *s, uint64_t deadline_ns)
 {
     api_set_state(&s->api, SERVER_EXITING);
-    bool drained = http_server_drain(s->http, deadline_ns);
-    bool unloaded = registry_stop(s->registry, deadline_ns);
-    return drained && unloaded;
+    for (;;) {
+        uint64_t now_ns = clock_ns();
+        uint64_t step_ns = now_ns + NS_PER_SEC < deadline_ns ? now_ns + NS_PER_SEC : deadline_ns;
+        if (http_server_drain(s->http, step_ns) && registry_stop(s->registry, step_ns))
+            return true;
+        now_ns = clock_ns();
+        if (now_ns >= deadline_ns)
+            return false;
+        log_info("Timeout %" PRIu64 ": Found %" PRIu32 " live models and %" PRIu32
+                 " in-flight requests",
+                 (deadline_ns - now_ns) / NS_PER_SEC, registry_live_versions(s->registry),
+                 atomic_load(&s->api.in_flight));
+    }
 }

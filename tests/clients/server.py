@@ -64,10 +64,11 @@ def free_port():
 class Server:
     """One server. Use it in a `with` block, or end it with stop(); both check how it ended.
 
-    The port is the one of the line on stdout; give `port` to talk to it before that line.
+    The port is the one of the line on stdout; give `port` to talk to it before that line. `env`
+    adds to its environment.
     """
 
-    def __init__(self, repositories, *flags, port=0, wait=True):
+    def __init__(self, repositories, *flags, port=0, wait=True, env=None):
         if isinstance(repositories, (str, os.PathLike)):
             repositories = [repositories]
         self.port = port
@@ -78,7 +79,7 @@ class Server:
         self.open_streams = 2
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        env=environment())
+                                        env={**environment(), **(env or {})})
         self.readers = [threading.Thread(target=self.read, args=args, daemon=True)
                         for args in ((self.process.stdout, self.stdout_lines),
                                      (self.process.stderr, self.stderr_lines))]

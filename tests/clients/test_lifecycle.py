@@ -331,8 +331,8 @@ def test_drain(tmp_path, start, number):
     """A signal closes the port, finishes what is in flight and queued, and exits with 0."""
     add_model(tmp_path, "slow", identity(delay_ms=400))
     server = start(tmp_path, ONE_LOOP)
-    waiting = [send(server, "slow") for _ in range(3)]
     idle = connect(server.port)
+    waiting = [send(server, "slow") for _ in range(3)]
     server.signal(number)
     server.wait_log(f"Interrupt signal ({int(number)}) received")
     for s in waiting:

@@ -176,7 +176,7 @@ static tis_error *make_classes(struct encoder *e, struct tis_output *o, uint32_t
     struct call *call = e->call;
     bool batches = call->target->config->max_batch_size > 0;
     uint32_t element = datatype_bytes(o->data_type);
-    uint64_t entries = batches && o->rank > 0 ? (uint64_t)o->shape[0] : 1;
+    uint64_t entries = batches ? call->request->batch_size : 1;
     uint64_t count = element && entries ? o->bytes / element / entries : 0;
     struct bytes strings = { 0 };
     tis_error *err = NULL;

@@ -62,6 +62,22 @@ static void test_no_memory(void **state)
     assert_string_equal(error_text(error_no_memory()), "out of memory");
 }
 
+/* A lent error outlives what its borrower does, and ends with its owner. */
+static void test_lent(void **state)
+{
+    (void)state;
+    tis_error *err = error_lend(error_new(TRITONSERVER_ERROR_INTERNAL, "text"));
+    error_free(err);
+    error_free(err);
+    assert_string_equal(error_text(err), "text");
+    error_free_lent(err);
+    error_free_lent(error_new(TRITONSERVER_ERROR_INTERNAL, "never lent"));
+    error_free_lent(NULL);
+    assert_null(error_lend(NULL));
+    assert_ptr_equal(error_lend(error_no_memory()), error_no_memory());
+    error_free_lent(error_no_memory());
+}
+
 static void test_code_names(void **state)
 {
     (void)state;
@@ -77,6 +93,7 @@ int main(void)
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_reason),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_lent),
         cmocka_unit_test(test_code_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -240,10 +240,8 @@ static void assert_refused(struct registry *r, const char *name, int64_t number,
 
 /* ---- Tests ---- */
 
-/* One good model among bad ones of every kind: it serves, they say why not. */
-static void test_load(void **state)
+static void add_mixed_models(void)
 {
-    (void)state;
     add_model("mixed", "good", "ok", 3, "");
     add_model("mixed", "latest", "ok", 3, "");
     add_model("mixed", "no_model", "error_model_initialize", 2, "");
@@ -263,37 +261,34 @@ static void test_load(void **state)
     make_file(path_of("mixed/no_backend/config.pbtxt"),
               "backend: 'nowhere' input { name: 'i' data_type: TYPE_INT32 dims: 1 } "
               "output { name: 'o' data_type: TYPE_INT32 dims: 1 }");
+}
 
-    struct fixture f;
-    create(&f, true, "mixed", "other");
-    assert_refused(f.registry, "good", -1, REASON_MODEL_UNKNOWN);
-    assert_null(registry_load_all(f.registry));
-    wait_loaded(&f);
-    assert_int_equal(f.loaded, 1);
+static const struct {
+    const char *name;
+    uint32_t versions;
+    enum version_state state;
+    const char *reason; /* in the model's or the version's */
+} expected[] = {
+    { "bad_rule", 0, VERSION_UNKNOWN, "model 'bad_rule'" },
+    { "bad_text", 0, VERSION_UNKNOWN, "config.pbtxt" },
+    { "good", 3, VERSION_READY, "" },
+    { "latest", 1, VERSION_READY, "" },
+    { "no_backend", 1, VERSION_UNAVAILABLE, "backends/nowhere/libtriton_nowhere.so" },
+    { "no_config", 0, VERSION_UNKNOWN, "has no config.pbtxt" },
+    { "no_instance", 1, VERSION_UNAVAILABLE, "this instance shall not be" },
+    { "no_model", 2, VERSION_UNAVAILABLE, "this model shall not be" },
+    { "no_version", 0, VERSION_UNKNOWN, "at least one version" },
+    { "twice", 0, VERSION_UNKNOWN, "more than one repository" },
+};
 
-    static const struct {
-        const char *name;
-        uint32_t versions;
-        enum version_state state;
-        const char *reason; /* in the model's or the version's */
-    } expected[] = {
-        { "bad_rule", 0, VERSION_UNKNOWN, "model 'bad_rule'" },
-        { "bad_text", 0, VERSION_UNKNOWN, "config.pbtxt" },
-        { "good", 3, VERSION_READY, "" },
-        { "latest", 1, VERSION_READY, "" },
-        { "no_backend", 1, VERSION_UNAVAILABLE, "backends/nowhere/libtriton_nowhere.so" },
-        { "no_config", 0, VERSION_UNKNOWN, "has no config.pbtxt" },
-        { "no_instance", 1, VERSION_UNAVAILABLE, "this instance shall not be" },
-        { "no_model", 2, VERSION_UNAVAILABLE, "this model shall not be" },
-        { "no_version", 0, VERSION_UNKNOWN, "at least one version" },
-        { "twice", 0, VERSION_UNKNOWN, "more than one repository" },
-    };
+static void check_information(struct registry *r)
+{
     struct model_info *models = NULL;
     uint32_t count = 0;
-    assert_null(registry_info(f.registry, NULL, 0, &models, &count));
+    assert_null(registry_info(r, NULL, 0, &models, &count));
     assert_int_equal(count, ARRAY_LEN(expected));
     struct bytes failures = { 0 };
-    registry_describe_failures(f.registry, &failures);
+    registry_describe_failures(r, &failures);
     for (uint32_t i = 0; i < count; i++) {
         assert_string_equal(models[i].name, expected[i].name); /* sorted */
         assert_int_equal(models[i].version_count, expected[i].versions);
@@ -313,28 +308,49 @@ static void test_load(void **state)
     bytes_fini(&failures);
     assert_int_equal(models[3].versions[0].number, 3);
     registry_info_free(models, count);
+}
 
-    assert_false(registry_is_ready(f.registry)); /* strict: some should be served and are not */
-    assert_refused(f.registry, "goo", -1, REASON_MODEL_UNKNOWN);
-    assert_refused(f.registry, "", -1, REASON_MODEL_UNKNOWN);
-    assert_refused(f.registry, "no_config", -1, REASON_MODEL_NO_VERSION);
-    assert_refused(f.registry, "no_model", -1, REASON_MODEL_NO_VERSION);
-    assert_refused(f.registry, "no_model", 1, REASON_VERSION_UNKNOWN);
-    assert_refused(f.registry, "good", 9, REASON_VERSION_UNKNOWN);
-    assert_refused(f.registry, "latest", 2, REASON_VERSION_UNKNOWN);
-    struct tis_version *v = acquire(f.registry, "good", -1);
+static void check_lookups(struct registry *r)
+{
+    struct model_info *models = NULL;
+    uint32_t count = 0;
+    assert_false(registry_is_ready(r)); /* strict: some should be served and are not */
+    assert_refused(r, "goo", -1, REASON_MODEL_UNKNOWN);
+    assert_refused(r, "", -1, REASON_MODEL_UNKNOWN);
+    assert_refused(r, "no_config", -1, REASON_MODEL_NO_VERSION);
+    assert_refused(r, "no_model", -1, REASON_MODEL_NO_VERSION);
+    assert_refused(r, "no_model", 1, REASON_VERSION_NOT_READY);
+    assert_refused(r, "good", 9, REASON_VERSION_UNKNOWN);
+    assert_refused(r, "latest", 2, REASON_VERSION_UNKNOWN);
+    struct tis_version *v = acquire(r, "good", -1);
     assert_int_equal(v->number, 3); /* the highest */
     assert_true(version_is_ready(v));
     version_unref(v);
-    v = acquire(f.registry, "good", 2);
+    v = acquire(r, "good", 2);
     assert_int_equal(v->number, 2);
     version_unref(v);
-    assert_null(registry_info(f.registry, "good!", 4, &models, &count));
+    assert_null(registry_info(r, "good!", 4, &models, &count));
     assert_int_equal(count, 1);
     registry_info_free(models, count);
-    tis_error *err = registry_info(f.registry, "nobody", 6, &models, &count);
+    tis_error *err = registry_info(r, "nobody", 6, &models, &count);
     assert_int_equal(error_reason(err), REASON_MODEL_UNKNOWN);
     error_free(err);
+}
+
+/* One good model among bad ones of every kind: it serves, they say why not. */
+static void test_load(void **state)
+{
+    (void)state;
+    add_mixed_models();
+    struct fixture f;
+    create(&f, true, "mixed", "other");
+    assert_refused(f.registry, "good", -1, REASON_MODEL_UNKNOWN);
+    assert_null(registry_load_all(f.registry));
+    wait_loaded(&f);
+    assert_int_equal(f.loaded, 1);
+
+    check_information(f.registry);
+    check_lookups(f.registry);
     end(&f);
 }
 

@@ -96,7 +96,7 @@ static void test_versions(void **state)
         "m/2",
         "m/0",
         "m/02",
-        "m/007",
+        "m/007", /* no version: only 7 would be */
         "m/-1",
         "m/-0",
         "m/+5",
@@ -107,7 +107,7 @@ static void test_versions(void **state)
         "m/9223372036854775808",
         "m/99999999999999999999999",
     };
-    static const int64_t expected[] = { 0, 2, 7, 10, INT64_MAX };
+    static const int64_t expected[] = { 0, 2, 10, INT64_MAX };
     for (size_t i = 0; i < ARRAY_LEN(folders); i++)
         make_directory(folders[i]);
     make_file("m/3", "", 0); /* a file is no version */
@@ -118,6 +118,12 @@ static void test_versions(void **state)
     for (size_t i = 0; i < count; i++)
         assert_int_equal(versions[i], expected[i]);
     free(versions);
+
+    char **names = NULL;
+    assert_null(local_list_files(path_of("m"), &names, &count));
+    assert_int_equal(count, ARRAY_LEN(folders) - 1 + 1); /* all below m, and the file */
+    assert_string_equal(names[0], " 4");
+    local_free_names(names, count);
 
     make_directory("none");
     assert_null(local_list_versions(path_of("none"), &versions, &count));

@@ -1,0 +1,34 @@
+"""Decoupled: for COUNT = n it answers 0, 1, ... n - 1, one response each, from a thread of its own;
+the third of four is an error."""
+import threading
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.threads = []
+
+    def execute(self, requests):
+        for request in requests:
+            count = int(pb_utils.get_input_tensor_by_name(request, "COUNT").as_numpy().flat[0])
+            thread = threading.Thread(target=self.answer,
+                                      args=(request.get_response_sender(), count))
+            self.threads.append(thread)
+            thread.start()
+        return None
+
+    def answer(self, sender, count):
+        assert not sender.is_cancelled()
+        for i in range(count):
+            if count == 4 and i == 2:
+                sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError("no third")))
+            else:
+                sender.send(pb_utils.InferenceResponse(
+                    [pb_utils.Tensor("NUMBER", np.array([i], np.int32))]))
+        sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def finalize(self):
+        for thread in self.threads:
+            thread.join()
