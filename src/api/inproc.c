@@ -200,6 +200,8 @@ static tis_error *check_mine(const struct tis_request *req)
 TRITONSERVER_Error *
 TRITONSERVER_InferenceRequestDelete(TRITONSERVER_InferenceRequest *inference_request)
 {
+    if (!inference_request)
+        return NULL;
     uint32_t state = atomic_load(&inference_request->state);
     if (state != REQUEST_NEW && state != REQUEST_RELEASED)
         return error_new(TRITONSERVER_ERROR_INVALID_ARG,

@@ -27,6 +27,8 @@ static const struct route routes[] = {
     { HTTP_GET, "/v2/models/{model}/stats", v2_statistics, 0 },
     { HTTP_GET, "/v2/models/{model}/versions/{version}/stats", v2_statistics, 0 },
     { HTTP_POST, "/v2/repository/index", v2_repository_index, 0 },
+    { HTTP_POST, "/v2/repository/models/{model}/load", v2_model_control, 0 },
+    { HTTP_POST, "/v2/repository/models/{model}/unload", v2_model_control, 0 },
 
     { HTTP_GET, "/api/health/live", v1_live, ROUTE_EXEMPT },
     { HTTP_GET, "/api/health/ready", v1_ready, ROUTE_EXEMPT },
@@ -37,6 +39,9 @@ static const struct route routes[] = {
     { HTTP_GET, "/api/status/{rest}", v1_status, 0 },
     { HTTP_GET, "/api/profile", v1_profile, 0 },
     { HTTP_GET, "/api/profile/", v1_profile, 0 },
+    { HTTP_GET, "/api/repository/index", v1_repository_index, 0 },
+    { HTTP_POST, "/api/modelcontrol/load/{model}", v1_model_control, 0 },
+    { HTTP_POST, "/api/modelcontrol/unload/{model}", v1_model_control, 0 },
 };
 
 static bool is_digits(const char *at, size_t len)

@@ -667,6 +667,14 @@ static void check_later_features(struct checker *c)
                 m->scheduling_choice_case !=
                     INFERENCE__MODEL_CONFIG__SCHEDULING_CHOICE_ENSEMBLE_SCHEDULING,
             "platform", "ensembles are");
+    if (m->scheduling_choice_case == INFERENCE__MODEL_CONFIG__SCHEDULING_CHOICE_DYNAMIC_BATCHING) {
+        const Inference__ModelDynamicBatching *d = m->dynamic_batching;
+        not_yet(c, d->priority_levels, "dynamic_batching.priority_levels", "priorities are");
+        not_yet(c, d->default_queue_policy, "dynamic_batching.default_queue_policy",
+                "queue policies are");
+        not_yet(c, d->n_priority_queue_policy, "dynamic_batching.priority_queue_policy",
+                "queue policies are");
+    }
     not_yet(c, m->n_model_warmup, "model_warmup", "warm-up requests are");
     not_yet(c, m->response_cache && m->response_cache->enable, "response_cache",
             "the response cache is");

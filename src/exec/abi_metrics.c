@@ -25,7 +25,7 @@ TRITONSERVER_Error *TRITONSERVER_MetricFamilyNew(TRITONSERVER_MetricFamily **fam
 
 TRITONSERVER_Error *TRITONSERVER_MetricFamilyDelete(TRITONSERVER_MetricFamily *family)
 {
-    return metric_family_destroy(family);
+    return family ? metric_family_destroy(family) : NULL;
 }
 
 TRITONSERVER_Error *TRITONSERVER_GetMetricFamilyKind(TRITONSERVER_MetricFamily *family,
@@ -97,7 +97,8 @@ TRITONSERVER_Error *TRITONSERVER_MetricNew(TRITONSERVER_Metric **metric,
 
 TRITONSERVER_Error *TRITONSERVER_MetricDelete(TRITONSERVER_Metric *metric)
 {
-    metric_destroy(metric);
+    if (metric)
+        metric_destroy(metric);
     return NULL;
 }
 

@@ -273,6 +273,8 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseFactoryNew(TRITONBACKEND_ResponseFacto
 
 TRITONSERVER_Error *TRITONBACKEND_ResponseFactoryDelete(TRITONBACKEND_ResponseFactory *factory)
 {
+    if (!factory)
+        return NULL;
     if (!atomic_exchange(&factory->alive, false))
         return misuse("a response factory was deleted twice");
     sink_unref(factory->sink);
@@ -334,6 +336,8 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseNewFromFactory(TRITONBACKEND_Response 
 
 TRITONSERVER_Error *TRITONBACKEND_ResponseDelete(TRITONBACKEND_Response *response)
 {
+    if (!response)
+        return NULL;
     uint32_t open = RESPONSE_OPEN;
     if (!atomic_compare_exchange_strong(&response->state, &open, RESPONSE_SENT))
         return misuse("a response was deleted that the backend does not own (already sent?)");

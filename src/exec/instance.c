@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,8 @@
 #include "exec/plugin_call.h"
 
 enum {
-    BATCH_REQUESTS_MAX = 256
+    BATCH_REQUESTS_MAX = 256,
+    SIGNAL_STACK_BYTES = 64 << 10,
 };
 
 tis_error *instance_create(struct tis_version *v, const Inference__ModelInstanceGroup *group,
@@ -134,10 +136,27 @@ static void run_batch(struct tis_instance *i, struct tis_request **requests, uin
         fail_batch(i, given, count, err);
 }
 
+/* A plug-in that overflows its stack can be reported only from another one. */
+static void *signal_stack_begin(void)
+{
+    stack_t stack = { .ss_sp = malloc(SIGNAL_STACK_BYTES), .ss_size = SIGNAL_STACK_BYTES };
+    if (stack.ss_sp)
+        sigaltstack(&stack, NULL);
+    return stack.ss_sp;
+}
+
+static void signal_stack_end(void *memory)
+{
+    stack_t none = { .ss_flags = SS_DISABLE };
+    sigaltstack(&none, NULL);
+    free(memory);
+}
+
 static void *instance_run(void *arg)
 {
     struct tis_instance *i = arg;
     struct tis_version *v = i->version;
+    void *signal_stack = signal_stack_begin();
     struct tis_request *requests[BATCH_REQUESTS_MAX];
 
     lock_take(&v->lock);
@@ -160,6 +179,7 @@ static void *instance_run(void *arg)
         lock_take(&v->lock);
     }
     lock_release(&v->lock);
+    signal_stack_end(signal_stack);
     return NULL;
 }
 

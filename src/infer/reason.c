@@ -18,6 +18,8 @@ const struct reason_text reason_texts[REASON_COUNT] = {
                                  "failed to get model version from specified version string "
                                  "'{0}', version should be an integral value > 0" },
     [REASON_SERVER_EXITING] = { E(UNAVAILABLE), "Server exiting" },
+    [REASON_CONTROL_OFF] = { E(UNAVAILABLE), "explicit model load / unload is not allowed if "
+                                             "polling is enabled" },
     [REASON_SERVER_NOT_READY] = { E(UNAVAILABLE), "Server not ready" },
     [REASON_INPUT_COUNT] = { E(INVALID_ARG),
                              "expected {1} inputs but got {2} inputs for model '{0}'. Got "

@@ -21,6 +21,7 @@ enum reason {
     REASON_VERSION_NOT_READY,   /* model, version */
     REASON_VERSION_INVALID,     /* text */
     REASON_SERVER_EXITING,      /* - */
+    REASON_CONTROL_OFF,         /* - */
     REASON_SERVER_NOT_READY,    /* - */
     REASON_INPUT_COUNT,         /* model, expected, got, names got, names missing */
     REASON_INPUT_UNKNOWN,       /* model, input */

@@ -83,8 +83,8 @@ static tis_error *read_file(const char *name, const char *path, bool auto_comple
         error_free(err);
         err = auto_complete ? config_create_empty(ret_builder)
                             : error_new(TRITONSERVER_ERROR_NOT_FOUND,
-                                        "model '%s' has no '%s', and the server may not derive a "
-                                        "configuration from the model (--strict-model-config, "
+                                        "model '%s' has no config.pbtxt (expected '%s'), and the server "
+                                        "may not derive one from the model (--strict-model-config, "
                                         "--disable-auto-complete-config)",
                                         name, path);
     } else if (!err) {
@@ -146,7 +146,7 @@ tis_error *model_configure(const char *name, const char *directory, bool auto_co
     if (!err)
         err = complete(name, directory, auto_complete, &builder, &config);
     if (err && found.path && !found.has_file && auto_complete)
-        err = error_wrap(err, "there is no '%s', and files and names do not tell enough",
+        err = error_wrap(err, "no config.pbtxt (expected '%s'), and other names do not tell enough",
                          found.path);
     if (!err)
         err = labels_load(config, directory);

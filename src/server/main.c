@@ -153,12 +153,8 @@ static int fail(tis_error *err)
     return EXIT_FAILURE;
 }
 
-static int run(const struct options *o)
+static int run(const struct options *o, const char *executable)
 {
-    char executable[4096] = "";
-    ssize_t len = readlink("/proc/self/exe", executable, sizeof(executable) - 1);
-    (void)len; /* "" leaves the backend directory to its other defaults */
-
     static struct events events; /* the thread that waits for a second signal may outlive run() */
     struct server *server = NULL;
     tis_error *err = events_open(&events);
@@ -187,6 +183,7 @@ static int run(const struct options *o)
 
 static int print_configuration(const struct options *o, const char *executable)
 {
+    log_set_enabled(LOG_LEVEL_INFO, o->log_verbose > 0); /* the answer is what matters */
     tis_error *err = print_model_config(o, executable, stdout);
     if (!err)
         return EXIT_SUCCESS;

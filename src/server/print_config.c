@@ -134,7 +134,7 @@ static void append_source(struct bytes *out, const char *field, const struct sta
 {
     bool derived = !is_same(&s->loaded, &s->normal);
 
-    bytes_append_str(out, "# ");
+    bytes_append_str(out, "\n# ");
     if (s->file.len) {
         bytes_append_str(out, "config.pbtxt");
         if (!is_same(&s->normal, &s->file))

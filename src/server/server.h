@@ -16,12 +16,13 @@
 
 struct server;
 
+/* Where backends are looked for: as asked, else beside the executable. malloc'ed; NULL without
+ * memory. */
+char *server_backend_directory(const struct options *o, const char *executable);
+
 /* Makes all parts and binds the ports; nothing is served yet. options must outlive the server.
  * executable: path of the running program, for the default backend directory. on_loaded comes once,
  * when every model has finished loading. */
-/* Where backends are looked for: as asked, else beside the executable. malloc'ed; NULL without memory. */
-char *server_backend_directory(const struct options *o, const char *executable);
-
 MUST_USE tis_error *server_create(const struct options *options, const char *executable,
                                   void (*on_loaded)(void *arg), void *arg,
                                   struct server **ret_server);

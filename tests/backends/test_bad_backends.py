@@ -268,14 +268,15 @@ def test_crash_in_model_initialize(tmp_path, backends):
     assert_crash_report(process, "TRITONBACKEND_ModelInitialize", "crash_model_initialize")
 
 
-def test_crash_in_execute(tmp_path, backends):
-    process = start_release(tmp_path, backends, "crash_execute")
+@pytest.mark.parametrize("mode", ["crash_execute", "overflow_execute"])
+def test_crash_in_execute(tmp_path, backends, mode):
+    process = start_release(tmp_path, backends, mode)
     try:
         port = int(process.stdout.readline().rsplit(":", 1)[1])
         head = {"inputs": [binary_input("INPUT0", "INT32", [4], len(DATA))]}
         with connect(port) as s:
-            s.sendall(infer_message("crash_execute", *binary_body(head, DATA)))
-            assert_crash_report(process, "TRITONBACKEND_ModelInstanceExecute", "crash_execute")
+            s.sendall(infer_message(mode, *binary_body(head, DATA)))
+            assert_crash_report(process, "TRITONBACKEND_ModelInstanceExecute", mode)
     finally:
         process.kill()
         process.wait()

@@ -200,6 +200,7 @@ def test_decoupled_responses_arrive_in_order(server, count):
 
 
 def test_decoupled_error_does_not_end_the_others(server):
+    print(numbers(server, 4))
     assert [o for o in outputs_of(numbers(server, 4)) if o is not None] == [[0], [1], "no third", [3]]
 
 

@@ -558,3 +558,11 @@ def test_error_texts_are_json(v2):
     body = json.dumps(one(name='"\n\\\x01')).encode()
     assert v2.infer("one", body).error == \
         "unexpected inference input '\"\n\\\x01' for model 'one'"
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+def test_model_control_is_refused(v2, verb):
+    """Models are loaded at start: load and unload answer as Triton does without explicit mode."""
+    answer = v2.post(f"/v2/repository/models/simple/{verb}", b"")
+    assert answer.status == 503
+    assert answer.error == ("explicit model load / unload is not allowed if polling is enabled")

@@ -1,4 +1,4 @@
-/* Health, status and profile of the v1 protocol. */
+/* Health, status, profile, repository index and model control of the v1 protocol. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -417,4 +417,51 @@ void v1_status(struct call *call)
     else
         answer_message(call, &status->base);
     arena_fini(&arena);
+}
+
+/* ---- Repository index and model control (1.x) ---- */
+
+static tis_error *make_index(struct call *call, struct arena *a,
+                             PB(ModelRepositoryIndex) * *ret_index)
+{
+    struct model_info *models;
+    uint32_t count;
+    tis_error *err = get_models(call, NULL, &models, &count);
+    if (err)
+        return err;
+    PB(ModelRepositoryIndex) *m = NEW(a, ModelRepositoryIndex, MODEL_REPOSITORY_INDEX);
+    bool ok = m != NULL;
+    if (ok)
+        m->models = arena_calloc(a, count, sizeof(*m->models));
+    ok = ok && m->models;
+    for (uint32_t i = 0; i < count && ok; i++) {
+        PB(ModelRepositoryIndex__ModelEntry) *entry =
+            NEW(a, ModelRepositoryIndex__ModelEntry, MODEL_REPOSITORY_INDEX__MODEL_ENTRY);
+        ok = entry && (entry->name = arena_strdup(a, models[i].name)) != NULL;
+        if (ok)
+            m->models[m->n_models++] = entry;
+    }
+    registry_info_free(models, count);
+    if (!ok)
+        return error_no_memory();
+    *ret_index = m;
+    return NULL;
+}
+
+void v1_repository_index(struct call *call)
+{
+    struct arena arena;
+    PB(ModelRepositoryIndex) *index = NULL;
+    arena_init(&arena, NULL, 0, STATUS_ARENA_BYTES_MAX);
+    tis_error *err = make_index(call, &arena, &index);
+    if (err)
+        v1_answer(call, err, v1_next_request_id(call->api));
+    else
+        answer_message(call, &index->base);
+    arena_fini(&arena);
+}
+
+void v1_model_control(struct call *call)
+{
+    v1_answer(call, reason_error_args(REASON_CONTROL_OFF, NULL, 0), v1_next_request_id(call->api));
 }

@@ -18,6 +18,8 @@ void v1_ready(struct call *call);
 void v1_health_without_mode(struct call *call);
 void v1_status(struct call *call);
 void v1_profile(struct call *call);
+void v1_repository_index(struct call *call);
+void v1_model_control(struct call *call);
 /* A path that is no operation, or not with this method. */
 void v1_no_route(struct call *call);
 /* The HTTP server itself refuses: a limit, a client too slow, bad framing. */

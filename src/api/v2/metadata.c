@@ -239,3 +239,8 @@ void v2_repository_index(struct call *call)
     registry_info_free(models, count);
     call_respond_json(call, 200, out);
 }
+
+void v2_model_control(struct call *call)
+{
+    v2_fail(call, reason_error_args(REASON_CONTROL_OFF, NULL, 0));
+}

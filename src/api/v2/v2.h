@@ -21,6 +21,7 @@ void v2_model_config(struct call *call);
 void v2_infer(struct call *call);
 void v2_statistics(struct call *call);
 void v2_repository_index(struct call *call);
+void v2_model_control(struct call *call);
 void v2_no_route(struct call *call, int status);
 
 /* {"error":"<text>"} */

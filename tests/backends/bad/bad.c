@@ -349,6 +349,14 @@ static void crash(void)
     raise(SIGSEGV);
 }
 
+/* Runs out of stack; the result keeps the compiler from making a loop of it. */
+static int overflow(volatile int depth)
+{
+    volatile char frame[1024];
+    frame[0] = (char)depth;
+    return overflow(depth + 1) + frame[0];
+}
+
 /* The value of parameter "mode" in {..."mode":{"string_value":"VALUE"}...}. */
 static void read_mode(TRITONBACKEND_Model *handle, struct model *model)
 {
@@ -436,6 +444,8 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstan
     uint64_t start_ns = now_ns();
     if (strcmp(mode, "crash_execute") == 0)
         crash();
+    if (strcmp(mode, "overflow_execute") == 0)
+        overflow(0);
     if (strncmp(mode, "error_execute", strlen("error_execute")) == 0)
         return fail(mode, requests, request_count);
     for (uint32_t i = 0; i < request_count; i++) {

@@ -78,6 +78,20 @@ static void test_normalize(void **state)
           "} } instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: "
           "\"model.savedmodel\" backend: \"tensorflow\"" },
         { "",
+          { .directory_name = "net.v2", .version_files = onnx_files, .version_file_count = 2 },
+          "name: \"net.v2\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 "
+          "} } instance_group { name: \"net.v2_0\" count: 1 kind: KIND_CPU } "
+          "default_model_filename: \"model.onnx\" backend: \"onnxruntime\"" },
+        { "",
+          { .directory_name = "net.python", .version_files = onnx_files, .version_file_count = 2 },
+          "name: \"net.python\" version_policy { latest { num_versions: 1 } } instance_group { name: "
+          "\"net.python_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
+          "\"python\"" },
+        { "",
+          { .directory_name = "net.own" },
+          "name: \"net.own\" version_policy { latest { num_versions: 1 } } instance_group { name: "
+          "\"net.own_0\" count: 1 kind: KIND_CPU } backend: \"own\"" },
+        { "",
           { .directory_name = "net.python" },
           "name: \"net.python\" version_policy { latest { num_versions: 1 } } instance_group { name: "
           "\"net.python_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
@@ -217,13 +231,19 @@ static const struct {
       "model 'm' dynamic_batching.default_priority_level: must be one of the priority levels "
       "(found 3, expected 1 to 2); model 'm' dynamic_batching.priority_queue_policy[3]: no such "
       "priority level (expected 1 to 2); model 'm' dynamic_batching.priority_queue_policy[3]: "
-      "unknown timeout_action (found 7, expected REJECT or DELAY)",
+      "unknown timeout_action (found 7, expected REJECT or DELAY); model 'm' "
+      "dynamic_batching.priority_levels: priorities are not supported by this server yet; remove "
+      "this field to serve the model; model 'm' dynamic_batching.priority_queue_policy: queue "
+      "policies are not supported by this server yet; remove this field to serve the model",
       0 },
     { GOOD "dynamic_batching { preserve_ordering: true priority_levels: 2 default_priority_level: "
            "1 default_queue_policy { timeout_action: DELAY } }",
       "model 'm' dynamic_batching.priority_levels: only one level can be combined with "
       "preserve_ordering (found 2); model 'm' dynamic_batching.default_queue_policy: DELAY cannot "
-      "be combined with preserve_ordering (expected REJECT)",
+      "be combined with preserve_ordering (expected REJECT); model 'm' "
+      "dynamic_batching.priority_levels: priorities are not supported by this server yet; remove "
+      "this field to serve the model; model 'm' dynamic_batching.default_queue_policy: queue "
+      "policies are not supported by this server yet; remove this field to serve the model",
       0 },
     { GOOD "instance_group { kind: KIND_GPU }",
       "model 'm' instance_group[0]: instance group m_0 of model m has kind KIND_GPU but specifies "
