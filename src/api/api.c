@@ -4,11 +4,13 @@
 
 #include "base/clock.h"
 
-void api_init(struct api *api, const struct api_options *options, struct registry *registry)
+void api_init(struct api *api, const struct api_options *options, struct registry *registry,
+              struct pool *workers)
 {
     memset(api, 0, sizeof(*api));
     api->options = *options;
     api->registry = registry;
+    api->workers = workers;
     atomic_init(&api->state, SERVER_INVALID);
     lock_init(&api->lock, LOCK_STATISTICS);
 }

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/lock.h"
+#include "base/pool.h"
 #include "http/server.h"
 #include "metrics/statistics.h"
 #include "model/registry.h"
@@ -48,9 +49,10 @@ struct api {
     /* set at creation, then constant */
     struct api_options options;
     struct registry *registry;
+    struct pool *workers; /* for call_offload() */
     /* atomic */
-    _Atomic uint32_t state; /* enum server_state */
-    _Atomic bool draining;  /* not ready any more, still serving */
+    _Atomic uint32_t state;     /* enum server_state */
+    _Atomic bool draining;      /* not ready any more, still serving */
     _Atomic uint32_t in_flight; /* inference requests with a backend or in a queue */
     _Atomic uint64_t v1_request_id;
     /* any thread, under lock */
@@ -58,7 +60,8 @@ struct api {
     struct duration counters[COUNTER_COUNT];
 };
 
-void api_init(struct api *api, const struct api_options *options, struct registry *registry);
+void api_init(struct api *api, const struct api_options *options, struct registry *registry,
+              struct pool *workers);
 void api_fini(struct api *api);
 
 void api_set_state(struct api *api, enum server_state state);

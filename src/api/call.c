@@ -190,6 +190,35 @@ void call_cancel(struct call *call)
         version_cancel(call->target, call->request);
 }
 
+/* ---- Workers ---- */
+
+static void work_back(struct loop_message *m)
+{
+    struct call *call = CONTAINER_OF(m, struct call, work_done);
+    tis_error *err = call->work_error;
+    call->work_error = NULL;
+    if (!err && http_exchange_is_cancelled(call->ex))
+        err = reason_error_args(REASON_CANCELLED, NULL, 0);
+    call->work_then(call, err);
+}
+
+static void work_run(struct pool_job *job)
+{
+    struct call *call = CONTAINER_OF(job, struct call, work_job);
+    call->work_error = call->work(call);
+    loop_post(call->loop, &call->work_done);
+}
+
+void call_offload(struct call *call, tis_error *(*work)(struct call *call),
+                  void (*then)(struct call *call, tis_error *err))
+{
+    call->work = work;
+    call->work_then = then;
+    call->work_job.run = work_run;
+    call->work_done.run = work_back;
+    pool_post(call->api->workers, &call->work_job);
+}
+
 const struct wanted_output *call_wanted(const struct call *call, const char *output_name)
 {
     for (uint32_t i = 0; i < call->wanted_count; i++) {

@@ -18,6 +18,7 @@
 
 #include "api/api.h"
 #include "base/bytes.h"
+#include "base/pool.h"
 #include "http/server.h"
 #include "infer/buffer.h"
 #include "infer/request.h"
@@ -79,11 +80,18 @@ struct call {
     void *json;                   /* a parsed body too long for the request's arena, or NULL */
     void (*json_free)(void *json);
     struct tis_response *response; /* left by the backend's thread before done is posted */
-    _Atomic bool has_response;       /* a broken backend may send two at once: the first counts */
+    _Atomic bool has_response;     /* a broken backend may send two at once: the first counts */
     struct loop_message wake;      /* at the end of the loop's round: an instance shall look */
     tis_error *refused;            /* by the version, after wake was posted: wake answers */
     struct loop_message done;
     bool is_running; /* submitted and not yet back on the loop */
+
+    /* long work off the loop */
+    struct pool_job work_job;
+    struct loop_message work_done;
+    tis_error *(*work)(struct call *call);
+    void (*work_then)(struct call *call, tis_error *err);
+    tis_error *work_error;
 
     struct bytes out; /* the reply's head; its memory is reused */
 };
@@ -102,6 +110,12 @@ MUST_USE tis_error *call_open_request(struct call *call, int64_t version,
 MUST_USE tis_error *call_infer(struct call *call);
 /* The client has gone. */
 void call_cancel(struct call *call);
+
+/* Runs work() on a worker thread and then() with its result on the loop again; for the long part of
+ * large requests, which would keep the loop's other connections waiting. Nothing else may touch the
+ * call meanwhile. One at a time. */
+void call_offload(struct call *call, tis_error *(*work)(struct call *call),
+                  void (*then)(struct call *call, tis_error *err));
 
 /* What the client wants of an output of the response; NULL: nothing, it was not asked for. */
 const struct wanted_output *call_wanted(const struct call *call, const char *output_name);

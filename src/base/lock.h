@@ -12,7 +12,7 @@
 
 enum lock_rank {
     LOCK_REGISTRY = 1, /* model/registry: names, versions, states */
-    LOCK_LOADER,       /* model/loader: the loading pool's list of jobs */
+    LOCK_POOL,         /* base/pool: a pool's list of jobs */
     LOCK_BACKENDS,     /* exec/backend: opened plug-ins (held across dlopen and Initialize) */
     LOCK_VERSION,      /* exec/version: queue and idle instances */
     LOCK_STATISTICS,   /* metrics/statistics: counters of one version; api: counters of v1 */

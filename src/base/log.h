@@ -2,7 +2,7 @@
  *
  * One line an entry on file descriptor 2 (or the descriptor given to log_set_fd):
  *
- *     I1122 18:20:05.123456 4711 loader.c:88] model state model=simple version=1 to=READY ms=4
+ *     I1122 18:20:05.123456 4711 registry.c:178] model state model=simple version=1 to=READY ms=4
  *
  * level, month and day, UTC time, process id, file:line, the event's text, then key=value pairs.
  * A line is written by one write(), so lines of different threads do not mix.

@@ -12,10 +12,10 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/pool.h"
 #include "infer/reason.h"
 #include "model/configure.h"
 #include "model/labels.h"
-#include "model/loader.h"
 #include "repository/local.h"
 
 struct model_version {
@@ -40,7 +40,7 @@ struct model {
 struct registry {
     /* set at creation, then constant */
     struct registry_options options;
-    struct loader *loader;
+    struct pool *loader;
     /* under lock */
     struct lock lock;
     struct cond changed;
@@ -52,20 +52,20 @@ struct registry {
 };
 
 struct config_job {
-    struct loader_job job;
+    struct pool_job job;
     struct registry *registry;
     struct model *model;
 };
 
 /* The end of a version; made before the version, so that the end cannot lack memory. */
 struct destroy_job {
-    struct loader_job job;
+    struct pool_job job;
     struct registry *registry;
     struct tis_version *version;
 };
 
 struct version_job {
-    struct loader_job job;
+    struct pool_job job;
     struct registry *registry;
     struct model *model;
     struct model_config *config; /* a reference */
@@ -111,7 +111,7 @@ tis_error *registry_create(const struct registry_options *options, struct regist
     r->options = *options;
     lock_init(&r->lock, LOCK_REGISTRY);
     cond_init(&r->changed);
-    tis_error *err = loader_create(options->load_thread_count, &r->loader);
+    tis_error *err = pool_create("loader", options->load_thread_count, &r->loader);
     if (err) {
         registry_destroy(r);
         return err;
@@ -124,7 +124,7 @@ void registry_destroy(struct registry *r)
 {
     if (!r)
         return;
-    loader_destroy(r->loader);
+    pool_destroy(r->loader);
     assert(r->live == 0);
     struct model *m, *next;
     HASH_ITER (hh, r->models, m, next) {
@@ -180,7 +180,7 @@ static void log_state(const struct model *m, int64_t number, enum version_state 
              version_state_name(from), version_state_name(to), *reason ? " reason=" : "", reason);
 }
 
-static void destroy_run(struct loader_job *job)
+static void destroy_run(struct pool_job *job)
 {
     struct destroy_job *d = CONTAINER_OF(job, struct destroy_job, job);
     struct registry *r = d->registry;
@@ -199,7 +199,7 @@ static void version_unused(struct tis_version *version, void *arg)
     struct destroy_job *d = arg;
     d->job.run = destroy_run;
     d->version = version;
-    loader_post(d->registry->loader, &d->job);
+    pool_post(d->registry->loader, &d->job);
 }
 
 static tis_error *version_load(struct version_job *v, struct tis_version **ret_version)
@@ -231,7 +231,7 @@ static tis_error *version_load(struct version_job *v, struct tis_version **ret_v
     return err;
 }
 
-static void version_run(struct loader_job *job)
+static void version_run(struct pool_job *job)
 {
     struct version_job *v = CONTAINER_OF(job, struct version_job, job);
     struct registry *r = v->registry;
@@ -325,13 +325,13 @@ static tis_error *versions_start(struct registry *r, struct model *m, struct mod
     lock_release(&r->lock);
     for (size_t i = 0; i < count; i++) {
         jobs[i]->config = config_ref(config);
-        loader_post(r->loader, &jobs[i]->job);
+        pool_post(r->loader, &jobs[i]->job);
     }
     free(jobs);
     return NULL;
 }
 
-static void config_run(struct loader_job *job)
+static void config_run(struct pool_job *job)
 {
     struct config_job *c = CONTAINER_OF(job, struct config_job, job);
     struct registry *r = c->registry;
@@ -340,8 +340,8 @@ static void config_run(struct loader_job *job)
     int64_t *versions = NULL;
     size_t count = 0;
 
-    tis_error *err = model_configure(m->name, m->directory, r->options.auto_complete_config, NULL,
-                                     &config);
+    tis_error *err =
+        model_configure(m->name, m->directory, r->options.auto_complete_config, NULL, &config);
     if (!err)
         err = model_choose_versions(m->directory, config, &versions, &count);
     if (!err)
@@ -441,7 +441,7 @@ tis_error *registry_load_all(struct registry *r)
         lock_take(&r->lock);
         r->loads_open++;
         lock_release(&r->lock);
-        loader_post(r->loader, &c->job);
+        pool_post(r->loader, &c->job);
     }
     load_ended(r);
     return err;
@@ -468,7 +468,7 @@ bool registry_stop(struct registry *r, uint64_t deadline_ns)
     lock_take(&r->lock);
     r->stopping = true;
     for (;;) {
-        /* Dropping a reference may end in loader_post() and takes other locks: not under ours. */
+        /* Dropping a reference may end in pool_post() and takes other locks: not under ours. */
         struct model *m;
         struct tis_version *drop = take_loaded(r, &m);
         if (!drop)
@@ -482,7 +482,7 @@ bool registry_stop(struct registry *r, uint64_t deadline_ns)
         cond_wait_until(&r->changed, &r->lock, deadline_ns);
     bool gone = r->live == 0 && r->loads_open == 0;
     lock_release(&r->lock);
-    return gone && loader_wait_idle(r->loader, deadline_ns);
+    return gone && pool_wait_idle(r->loader, deadline_ns);
 }
 
 /* ---- Looking up ---- */

@@ -20,6 +20,7 @@ enum {
     LOOPS_DEFAULT_MAX = 4,
     BODY_BYTES_PER_SEC_MIN = 1024,
     BUDGET_WAIT_SECS = 2,
+    WORKER_COUNT = 2,
 };
 
 struct server {
@@ -28,6 +29,7 @@ struct server {
     char *backend_directory;
     struct backends *backends;
     struct registry *registry;
+    struct pool *workers;
     struct tis_server plugin_view;
     struct budget budget;
     struct api api;
@@ -145,6 +147,8 @@ tis_error *server_create(const struct options *options, const char *executable,
     tis_error *err = s->backend_directory ? NULL : error_no_memory();
     if (!err)
         err = create_registry(s, on_loaded, arg);
+    if (!err)
+        err = pool_create("worker", WORKER_COUNT, &s->workers);
     s->plugin_view.registry = s->registry;
     api_init(&s->api,
              &(struct api_options){
@@ -155,7 +159,7 @@ tis_error *server_create(const struct options *options, const char *executable,
                  .strict_readiness = options->strict_readiness,
                  .allow_profiling = options->allow_profiling,
              },
-             s->registry);
+             s->registry, s->workers);
     if (!err)
         err = create_loops(s);
     if (!err)
@@ -178,6 +182,7 @@ void server_destroy(struct server *s)
         loop_stop(s->loops[i]);
     for (uint32_t i = 0; i < s->loop_count; i++)
         loop_destroy(s->loops[i]);
+    pool_destroy(s->workers);
     registry_destroy(s->registry);
     backends_destroy(s->backends);
     api_fini(&s->api);

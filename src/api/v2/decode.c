@@ -697,6 +697,15 @@ static tis_error *decode_raw_body(struct decoder *d)
     return request_add_chunk(d->req, in, d->tail, d->tail_len, TRITONSERVER_MEMORY_CPU, 0, NULL);
 }
 
+size_t v2_json_bytes(const struct call *call)
+{
+    const struct http_header *h = http_header_find(call->ex, V2_HEADER_LENGTH);
+    uint64_t bytes;
+    if (h && number_parse_u64(h->value, h->value_len, &bytes) && bytes <= call->ex->body_len)
+        return bytes;
+    return call->ex->body_len;
+}
+
 tis_error *v2_decode(struct call *call)
 {
     const struct http_exchange *ex = call->ex;

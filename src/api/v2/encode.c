@@ -10,10 +10,6 @@
 #include "infer/shape.h"
 #include "proto/json.h"
 
-enum {
-    PARTS_INLINE = 8
-};
-
 struct encoder {
     struct call *call;
     struct bytes *out;
@@ -300,53 +296,80 @@ static tis_error *append_outputs(struct encoder *e)
     return err;
 }
 
-tis_error *v2_encode(struct call *call)
+/* Writes the JSON into call->out and finds the parts of the reply. */
+static tis_error *build_reply(struct call *call)
 {
     struct tis_response *r = call->response;
-    struct iovec inline_parts[PARTS_INLINE];
-    struct encoder e = { .call = call, .out = &call->out, .parts = inline_parts, .part_count = 1 };
-    if (r->output_count >= PARTS_INLINE) {
-        e.parts = arena_alloc(&r->arena, (r->output_count + 1) * sizeof(*e.parts));
-        if (!e.parts)
-            return error_no_memory();
-    }
-
-    bytes_clear(e.out);
-    bytes_append_char(e.out, '{');
+    struct encoder *e = call->dialect_data;
+    bytes_clear(e->out);
+    bytes_append_char(e->out, '{');
     if (call->request->id[0]) {
-        append_string_member(e.out, "id", call->request->id);
-        bytes_append_char(e.out, ',');
+        append_string_member(e->out, "id", call->request->id);
+        bytes_append_char(e->out, ',');
     }
-    append_string_member(e.out, "model_name", call->target->model_name);
-    bytes_append_str(e.out, ",\"model_version\":\"");
-    bytes_append_i64(e.out, call->target->number);
-    bytes_append_str(e.out, "\",");
+    append_string_member(e->out, "model_name", call->target->model_name);
+    bytes_append_str(e->out, ",\"model_version\":\"");
+    bytes_append_i64(e->out, call->target->number);
+    bytes_append_str(e->out, "\",");
     if (r->parameter_count > 0)
-        append_parameters(e.out, r);
-    tis_error *err = append_outputs(&e);
-    if (!err && e.out->failed)
+        append_parameters(e->out, r);
+    tis_error *err = append_outputs(e);
+    if (!err && e->out->failed)
         err = error_no_memory();
-    if (err)
-        return err;
+    return err;
+}
 
-    e.parts[0] = (struct iovec){ .iov_base = e.out->data, .iov_len = e.out->len };
+/* On the loop. */
+static void send_reply(struct call *call, tis_error *err)
+{
     static const char json_headers[] = "Content-Type: application/json\r\n";
     static const char binary_headers[] =
         "Content-Type: application/octet-stream\r\n" V2_HEADER_LENGTH ": ";
-    if (!e.has_binary) {
-        http_respond(call->ex, 200, json_headers, sizeof(json_headers) - 1, e.parts, e.part_count,
-                     NULL, NULL);
-        return NULL;
+    struct encoder *e = call->dialect_data;
+    struct bytes *out = e->out;
+    size_t json_len = out->len;
+    if (!err && e->has_binary) {
+        /* The head follows the JSON in the same memory; http_respond copies it. */
+        bytes_append_str(out, binary_headers);
+        bytes_append_u64(out, json_len);
+        bytes_append_str(out, "\r\n");
+        if (out->failed)
+            err = error_no_memory();
     }
-    /* The head follows the JSON in the same memory; http_respond copies it. */
-    size_t json_len = e.out->len;
-    bytes_append_str(e.out, binary_headers);
-    bytes_append_u64(e.out, json_len);
-    bytes_append_str(e.out, "\r\n");
-    if (e.out->failed)
+    if (err) {
+        v2_fail(call, err);
+        return;
+    }
+    e->parts[0] = (struct iovec){ .iov_base = out->data, .iov_len = json_len };
+    const char *headers = e->has_binary ? out->data + json_len : json_headers;
+    size_t headers_len = e->has_binary ? out->len - json_len : sizeof(json_headers) - 1;
+    http_respond(call->ex, 200, headers, headers_len, e->parts, e->part_count, NULL, NULL);
+}
+
+/* Bytes of the tensors that the reply carries as JSON. */
+static uint64_t json_tensor_bytes(const struct call *call)
+{
+    uint64_t bytes = 0;
+    for (const struct tis_output *o = call->response->outputs; o; o = o->next) {
+        const struct wanted_output *w = call_wanted(call, o->name);
+        if (w || call->wanted_count == 0)
+            bytes += (w ? w->is_binary : call->binary_default) ? 0 : o->bytes;
+    }
+    return bytes;
+}
+
+tis_error *v2_encode(struct call *call)
+{
+    struct tis_response *r = call->response;
+    struct encoder *e = arena_calloc(&r->arena, 1, sizeof(*e));
+    struct iovec *parts = arena_alloc(&r->arena, (r->output_count + 1) * sizeof(*parts));
+    if (!e || !parts)
         return error_no_memory();
-    e.parts[0] = (struct iovec){ .iov_base = e.out->data, .iov_len = json_len };
-    http_respond(call->ex, 200, e.out->data + json_len, e.out->len - json_len, e.parts,
-                 e.part_count, NULL, NULL);
+    *e = (struct encoder){ .call = call, .out = &call->out, .parts = parts, .part_count = 1 };
+    call->dialect_data = e;
+    if (json_tensor_bytes(call) > V2_JSON_INLINE_BYTES_MAX)
+        call_offload(call, build_reply, send_reply);
+    else
+        send_reply(call, build_reply(call));
     return NULL;
 }

@@ -30,6 +30,15 @@ static const struct infer_dialect v2_dialect = {
     .fail = v2_fail,
 };
 
+/* On the loop: the request is filled, or err says why not. */
+static void decoded(struct call *call, tis_error *err)
+{
+    if (!err)
+        err = call_infer(call);
+    if (err)
+        v2_fail(call, err);
+}
+
 void v2_infer(struct call *call)
 {
     int64_t version;
@@ -40,10 +49,8 @@ void v2_infer(struct call *call)
         err = call_version_number(call, &version);
     if (!err)
         err = call_open_request(call, version, &v2_dialect);
-    if (!err)
-        err = v2_decode(call);
-    if (!err)
-        err = call_infer(call);
-    if (err)
-        v2_fail(call, err);
+    if (!err && v2_json_bytes(call) > V2_JSON_INLINE_BYTES_MAX)
+        call_offload(call, v2_decode, decoded);
+    else
+        decoded(call, err ? err : v2_decode(call));
 }

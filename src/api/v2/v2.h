@@ -29,7 +29,16 @@ void v2_append_error(struct bytes *out, const char *text);
 /* Answers with the error's status and text. Takes err. */
 void v2_fail(struct call *call, tis_error *err);
 
-/* Fills call->request, call->wanted and so on from the body. */
+/* JSON up to this size is read and written on the loop, in well under a millisecond; longer JSON on a
+ * worker. */
+enum {
+    V2_JSON_INLINE_BYTES_MAX = 128 << 10
+};
+
+/* Bytes of the body that are JSON. A header that makes no sense counts as absent. */
+size_t v2_json_bytes(const struct call *call);
+
+/* Fills call->request, call->wanted and so on from the body. Threads: any, one at a time. */
 MUST_USE tis_error *v2_decode(struct call *call);
 /* Answers from call->response. */
 MUST_USE tis_error *v2_encode(struct call *call);
