@@ -81,12 +81,13 @@ static tis_error *read_file(const char *name, const char *path, bool auto_comple
     bool missing = err && error_code(err) == TRITONSERVER_ERROR_NOT_FOUND;
     if (missing) {
         error_free(err);
-        err = auto_complete ? config_create_empty(ret_builder)
-                            : error_new(TRITONSERVER_ERROR_NOT_FOUND,
-                                        "model '%s' has no config.pbtxt (expected '%s'), and the server "
-                                        "may not derive one from the model (--strict-model-config, "
-                                        "--disable-auto-complete-config)",
-                                        name, path);
+        err = auto_complete
+                  ? config_create_empty(ret_builder)
+                  : error_new(TRITONSERVER_ERROR_NOT_FOUND,
+                              "model '%s' has no config.pbtxt (expected '%s'), and the server "
+                              "may not derive one from the model (--strict-model-config, "
+                              "--disable-auto-complete-config)",
+                              name, path);
     } else if (!err) {
         err = config_parse_text(text, len, path, ret_builder);
     }
@@ -138,9 +139,9 @@ tis_error *model_configure(const char *name, const char *directory, bool auto_co
 
     bytes_printf(&path, "%s/config.pbtxt", directory);
     found.path = bytes_steal(&path);
-    tis_error *err =
-        found.path ? read_file(name, found.path, auto_complete, &found.has_file, &builder)
-                   : error_no_memory();
+    tis_error *err = found.path
+                         ? read_file(name, found.path, auto_complete, &found.has_file, &builder)
+                         : error_no_memory();
     if (!err && source)
         err = config_builder_copy(builder, &found.raw);
     if (!err)

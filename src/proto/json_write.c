@@ -233,33 +233,14 @@ static void append_real(struct bytes *b, double value, bool single)
 
 static void append_value(struct bytes *b, const ProtobufCFieldDescriptor *f, const void *at)
 {
+    if (field_append_integer(b, f, at))
+        return;
     switch (f->type) {
-    case PROTOBUF_C_TYPE_INT32:
-    case PROTOBUF_C_TYPE_SINT32:
-    case PROTOBUF_C_TYPE_SFIXED32:
-        bytes_append_i64(b, *(const int32_t *)at);
-        break;
-    case PROTOBUF_C_TYPE_INT64:
-    case PROTOBUF_C_TYPE_SINT64:
-    case PROTOBUF_C_TYPE_SFIXED64:
-        bytes_append_i64(b, *(const int64_t *)at);
-        break;
-    case PROTOBUF_C_TYPE_UINT32:
-    case PROTOBUF_C_TYPE_FIXED32:
-        bytes_append_u64(b, *(const uint32_t *)at);
-        break;
-    case PROTOBUF_C_TYPE_UINT64:
-    case PROTOBUF_C_TYPE_FIXED64:
-        bytes_append_u64(b, *(const uint64_t *)at);
-        break;
     case PROTOBUF_C_TYPE_FLOAT:
         append_real(b, (double)*(const float *)at, true);
         break;
     case PROTOBUF_C_TYPE_DOUBLE:
         append_real(b, *(const double *)at, false);
-        break;
-    case PROTOBUF_C_TYPE_BOOL:
-        bytes_append_str(b, *(const protobuf_c_boolean *)at ? "true" : "false");
         break;
     case PROTOBUF_C_TYPE_ENUM:
         append_enum(b, f, *(const int *)at);
@@ -270,9 +251,8 @@ static void append_value(struct bytes *b, const ProtobufCFieldDescriptor *f, con
     case PROTOBUF_C_TYPE_MESSAGE:
         json_append_message(b, *(ProtobufCMessage *const *)at);
         break;
-    case PROTOBUF_C_TYPE_BYTES:
+    default: /* bytes: no message of ours has any */
         b->failed = true;
-        break;
     }
 }
 

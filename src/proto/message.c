@@ -473,3 +473,33 @@ bool utf8_is_valid(const char *s, size_t len)
     }
     return true;
 }
+
+bool field_append_integer(struct bytes *b, const ProtobufCFieldDescriptor *f, const void *at)
+{
+    switch (f->type) {
+    case PROTOBUF_C_TYPE_INT32:
+    case PROTOBUF_C_TYPE_SINT32:
+    case PROTOBUF_C_TYPE_SFIXED32:
+        bytes_append_i64(b, *(const int32_t *)at);
+        break;
+    case PROTOBUF_C_TYPE_INT64:
+    case PROTOBUF_C_TYPE_SINT64:
+    case PROTOBUF_C_TYPE_SFIXED64:
+        bytes_append_i64(b, *(const int64_t *)at);
+        break;
+    case PROTOBUF_C_TYPE_UINT32:
+    case PROTOBUF_C_TYPE_FIXED32:
+        bytes_append_u64(b, *(const uint32_t *)at);
+        break;
+    case PROTOBUF_C_TYPE_UINT64:
+    case PROTOBUF_C_TYPE_FIXED64:
+        bytes_append_u64(b, *(const uint64_t *)at);
+        break;
+    case PROTOBUF_C_TYPE_BOOL:
+        bytes_append_str(b, *(const protobuf_c_boolean *)at ? "true" : "false");
+        break;
+    default:
+        return false;
+    }
+    return true;
+}

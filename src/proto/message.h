@@ -17,6 +17,7 @@
 
 #include "base/arena.h"
 #include "base/attr.h"
+#include "base/bytes.h"
 
 /* An allocator for protobuf_c_message_unpack(): allocates from the arena, frees nothing. */
 ProtobufCAllocator message_allocator(struct arena *a);
@@ -63,6 +64,9 @@ MUST_USE bool message_settle_maps(ProtobufCMessage *m, struct arena *a);
 
 /* Orders two entries of one map by key: numbers by value, strings by bytes. */
 int map_entry_compare(const ProtobufCMessage *a, const ProtobufCMessage *b);
+
+/* Appends an integer or boolean value, which both formats write alike; false for other types. */
+bool field_append_integer(struct bytes *b, const ProtobufCFieldDescriptor *f, const void *at);
 
 /* ---- names ---- */
 

@@ -87,33 +87,14 @@ static void append_scalar(struct bytes *b, const ProtobufCFieldDescriptor *f, co
     const ProtobufCBinaryData *data;
     const char *s;
 
+    if (field_append_integer(b, f, at))
+        return;
     switch (f->type) {
-    case PROTOBUF_C_TYPE_INT32:
-    case PROTOBUF_C_TYPE_SINT32:
-    case PROTOBUF_C_TYPE_SFIXED32:
-        bytes_append_i64(b, *(const int32_t *)at);
-        break;
-    case PROTOBUF_C_TYPE_INT64:
-    case PROTOBUF_C_TYPE_SINT64:
-    case PROTOBUF_C_TYPE_SFIXED64:
-        bytes_append_i64(b, *(const int64_t *)at);
-        break;
-    case PROTOBUF_C_TYPE_UINT32:
-    case PROTOBUF_C_TYPE_FIXED32:
-        bytes_append_u64(b, *(const uint32_t *)at);
-        break;
-    case PROTOBUF_C_TYPE_UINT64:
-    case PROTOBUF_C_TYPE_FIXED64:
-        bytes_append_u64(b, *(const uint64_t *)at);
-        break;
     case PROTOBUF_C_TYPE_FLOAT:
         text_append_float(b, *(const float *)at);
         break;
     case PROTOBUF_C_TYPE_DOUBLE:
         text_append_double(b, *(const double *)at);
-        break;
-    case PROTOBUF_C_TYPE_BOOL:
-        bytes_append_str(b, *(const protobuf_c_boolean *)at ? "true" : "false");
         break;
     case PROTOBUF_C_TYPE_ENUM:
         append_enum(b, f, *(const int *)at);
@@ -126,7 +107,7 @@ static void append_scalar(struct bytes *b, const ProtobufCFieldDescriptor *f, co
         data = at;
         append_quoted(b, (const char *)data->data, data->len);
         break;
-    case PROTOBUF_C_TYPE_MESSAGE:
+    default: /* messages are the caller's */
         break;
     }
 }

@@ -48,10 +48,10 @@ static tis_error *bench_init(struct bench *b, const struct options *o, const cha
         },
         &b->backends);
     if (!err)
-        err = registry_create(
-            &(struct registry_options){
-                .backends = b->backends, .server = &b->plugin_view, .load_thread_count = 1 },
-            &b->registry);
+        err = registry_create(&(struct registry_options){ .backends = b->backends,
+                                                          .server = &b->plugin_view,
+                                                          .load_thread_count = 1 },
+                              &b->registry);
     b->plugin_view.registry = b->registry;
     return err;
 }
@@ -175,7 +175,8 @@ static tis_error *print(const struct configure_source *source, const struct mode
     tis_error *err = NULL;
 
     bytes_printf(&text,
-                 "# The configuration with which trtserver " TIS_VERSION " serves this model. Above "
+                 "# The configuration with which trtserver " TIS_VERSION
+                 " serves this model. Above "
                  "each field stands\n# where its value comes from%s.\n",
                  source->has_file ? "" : "; there is no config.pbtxt");
     for (unsigned i = 0; i < desc->n_fields; i++)

@@ -14,6 +14,9 @@ from google.protobuf import json_format, text_format
 
 import oracle
 
+# What Python says about the wrong escapes among the cases.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 MESSAGE_COUNT = 5000
 MUTATED_COUNT = 1000
 FLOATS = re.compile(r"^(\s*(?:fp32_false_true|minimum_slot_utilization|value|buckets|load_ratio): )"
@@ -133,7 +136,7 @@ def test_our_text_and_json_are_read(messages):
 
 # ---- Texts of every construct ----
 
-CONSTRUCTS = [line for line in r"""
+CONSTRUCTS = r"""
 
 # a comment alone
 name: "a" # behind a value
@@ -263,7 +266,7 @@ version_policy latest
 parameters { "k": "v" }
 model_transaction_policy: true
 minimum: 1
-""".split("\n")]
+""".split("\n")
 
 
 def their_reading(name, text):

@@ -409,6 +409,87 @@ static void test_finished(void **state)
     config_unref(NULL);
 }
 
+/* Text -> JSON -> text -> JSON of everything that a configuration can hold, valid or not. */
+static void test_round_trips(void **state)
+{
+    static const char *const texts[] = {
+        "",
+        GOOD INPUT_A "reshape { shape: [] } optional: true format: FORMAT_NCHW }",
+        "name: '\\n\\\"\\\\\\u00e9\\U0001f600' parameters { key: '' value { string_value: '{}' } }",
+        "version_policy { specific { versions: [9223372036854775807, -9223372036854775808] } }",
+        "dynamic_batching { max_queue_delay_microseconds: 18446744073709551615 "
+        "priority_queue_policy { key: 18446744073709551615 value { timeout_action: DELAY } } }",
+        "sequence_batching { oldest { preferred_batch_size: [1, -2] } control_input { control { "
+        "fp32_false_true: [0.1, -inf, nan, 1e-45] } } state { initial_state { zero_data: false } } }",
+        "sequence_batching { direct { minimum_slot_utilization: 0.3 } iterative_sequence: true }",
+        "ensemble_scheduling { step { input_map { key: 'b' value: '1' } input_map { key: 'a' } } }",
+        "instance_group [{ kind: 77 gpus: [0, 1] }, { secondary_devices {} rate_limiter { resources { "
+        "global: true } } }]",
+        "optimization { graph { level: -1 } cuda { graph_spec { input { key: 'i' value { dim: -1 } } "
+        "graph_lower_bound {} } } }",
+        "model_warmup { inputs { key: 'i' value { random_data: true } } } model_metrics { "
+        "metric_control { histogram_options { buckets: [0.1, 1e300] } } } runtime: 'x'",
+        "batch_input { kind: BATCH_ITEM_SHAPE_FLATTEN } batch_output {} response_cache {} "
+        "model_repository_agents { agents { parameters { key: 'k' value: 'v' } } } "
+        "model_operations { op_library_filename: ['a', ''] } cc_model_filenames { key: '8.0' }",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        struct config_builder *b = parsed(texts[i]);
+        struct model_config *first = NULL, *second = NULL, *third = NULL;
+        struct bytes one = { 0 }, two = { 0 };
+        assert_null(config_finish(&b, &first));
+        config_append_text(&one, first);
+
+        assert_null(config_parse_json(first->json, first->json_len, &b));
+        assert_null(config_finish(&b, &second));
+        assert_string_equal(second->json, first->json);
+        config_append_text(&two, second);
+        assert_string_equal(bytes_str(&two), bytes_str(&one));
+
+        b = parsed(bytes_str(&two));
+        assert_null(config_finish(&b, &third));
+        assert_string_equal(third->json, first->json);
+        config_unref(first);
+        config_unref(second);
+        config_unref(third);
+        bytes_fini(&one);
+        bytes_fini(&two);
+    }
+}
+
+/* Types and dims may be missing while a backend can still fill them in, and not after that. */
+static void test_incomplete(void **state)
+{
+    static const struct config_context strict;
+    static const struct config_context lenient = { .incomplete = true };
+    struct config_builder *b = parsed(GOOD "input { name: 'a' format: FORMAT_NHWC } output { name: "
+                                           "'b' reshape {} }");
+    struct model_config *c = NULL;
+    assert_null(config_normalize(b, &lenient));
+    assert_null(config_validate(b, &lenient));
+    assert_null(config_finish(&b, &c));
+    assert_null(config_check(c, &lenient));
+    tis_error *err = config_check(c, &strict);
+    static const char *const expected[] = {
+        "input[0] 'a'.data_type: model input must specify 'data_type'",
+        "input[0] 'a'.dims: model input must specify 'dims'",
+        "input[0] 'a'.format: model input NHWC/NCHW require 3 dims (found 0)",
+        "output[0] 'b'.data_type: model output must specify 'data_type'",
+        "output[0] 'b'.dims: model output must specify 'dims'",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(expected); i++)
+        assert_non_null(strstr(error_text(err), expected[i]));
+    error_free(err);
+    config_unref(c);
+
+    /* What a backend cannot mend is a problem at once. */
+    b = parsed(GOOD "input { name: 'a' dims: 0 }");
+    err = config_validate(b, &lenient);
+    assert_non_null(strstr(error_text(err), "dimension must be integer >= 1"));
+    error_free(err);
+    config_builder_destroy(b);
+}
+
 static void test_many_tensors(void **state)
 {
     enum {
@@ -537,6 +618,7 @@ int main(void)
         cmocka_unit_test(test_directory_name), cmocka_unit_test(test_finished),
         cmocka_unit_test(test_many_tensors),   cmocka_unit_test(test_change),
         cmocka_unit_test(test_parse_errors),   cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_round_trips),    cmocka_unit_test(test_incomplete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
