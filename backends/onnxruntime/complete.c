@@ -222,9 +222,9 @@ static TRITONSERVER_Error *hand_over(TRITONBACKEND_Model *handle, yyjson_mut_doc
 TRITONSERVER_Error *config_complete(const struct engine *engine, TRITONBACKEND_Model *handle,
                                     const struct signature *s, struct kit_config *config)
 {
-    const struct side in = { "input",   true,           config->inputs, config->input_count,
+    const struct side in = { "input",   true,          config->inputs, config->input_count,
                              s->inputs, s->input_count };
-    const struct side out = { "output",   false,           config->outputs, config->output_count,
+    const struct side out = { "output",   false,          config->outputs, config->output_count,
                               s->outputs, s->output_count };
     int64_t batch_size_max = config->batch_size_max;
     yyjson_mut_doc *doc;

@@ -129,11 +129,12 @@ static const struct option_spec specs[] = {
     HEADING("Help"),
     BOOL("help", help, "false", "Print this text."),
     BOOL("version", version, "false", "Print the version."),
-    TEXT("print-model-config", print_model_config, NULL, "MODEL_DIR",
-         "Print the configuration that the model in this directory would be served with, complete and "
-         "with a comment that says where each value comes from, and exit; with status 1 and all "
-         "problems on stderr when it would not be served. The model is loaded, but no port is opened. "
-         "--model-store is not needed; options of backends and --strict-model-config apply."),
+    TEXT(
+        "print-model-config", print_model_config, NULL, "MODEL_DIR",
+        "Print the configuration that the model in this directory would be served with, complete and "
+        "with a comment that says where each value comes from, and exit; with status 1 and all "
+        "problems on stderr when it would not be served. The model is loaded, but no port is opened. "
+        "--model-store is not needed; options of backends and --strict-model-config apply."),
 };
 
 #define INVALID(...) error_new(TRITONSERVER_ERROR_INVALID_ARG, __VA_ARGS__)

@@ -90,10 +90,8 @@ static void test_code_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),
-        cmocka_unit_test(test_reason),
-        cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_lent),
+        cmocka_unit_test(test_text),       cmocka_unit_test(test_reason),
+        cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_lent),
         cmocka_unit_test(test_code_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,80 +39,81 @@ static struct model_config *finished(const char *text, const struct config_conte
     return c;
 }
 
+static const char *const onnx_files[] = { "model.onnx", "notes.txt" };
+static const char *const saved_files[] = { "model.savedmodel" };
+static const char *const two_files[] = { "model.onnx", "model.plan" };
+static const struct {
+    const char *text;
+    struct config_context context;
+    const char *expected;
+} normalize_cases[] = {
+    { "backend: 'identity'",
+      { .directory_name = "m" },
+      "name: \"m\" version_policy { latest { num_versions: 1 } } instance_group { name: \"m_0\" "
+      "count: 1 kind: KIND_CPU } backend: \"identity\"" },
+    { "platform: 'onnxruntime_onnx' version_policy { all {} }",
+      { .directory_name = "m" },
+      "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { all { } } instance_group { "
+      "name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.onnx\" backend: "
+      "\"onnxruntime\"" },
+    { "backend: 'onnxruntime' default_model_filename: 'x.onnx' version_policy { latest {} }",
+      { .directory_name = "m" },
+      "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 } } "
+      "instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: "
+      "\"x.onnx\" backend: \"onnxruntime\"" },
+    { "",
+      { .directory_name = "m", .version_files = onnx_files, .version_file_count = 2 },
+      "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 } } "
+      "instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: "
+      "\"model.onnx\" backend: \"onnxruntime\"" },
+    { "",
+      { .directory_name = "m", .version_files = two_files, .version_file_count = 2 },
+      "name: \"m\" version_policy { latest { num_versions: 1 } } instance_group { name: \"m_0\" "
+      "count: 1 kind: KIND_CPU }" },
+    { "backend: 'tensorflow'",
+      { .directory_name = "m", .version_files = saved_files, .version_file_count = 1 },
+      "name: \"m\" platform: \"tensorflow_savedmodel\" version_policy { latest { num_versions: 1 "
+      "} } instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: "
+      "\"model.savedmodel\" backend: \"tensorflow\"" },
+    { "",
+      { .directory_name = "net.v2", .version_files = onnx_files, .version_file_count = 2 },
+      "name: \"net.v2\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 "
+      "} } instance_group { name: \"net.v2_0\" count: 1 kind: KIND_CPU } "
+      "default_model_filename: \"model.onnx\" backend: \"onnxruntime\"" },
+    { "",
+      { .directory_name = "net.python", .version_files = onnx_files, .version_file_count = 2 },
+      "name: \"net.python\" version_policy { latest { num_versions: 1 } } instance_group { name: "
+      "\"net.python_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
+      "\"python\"" },
+    { "",
+      { .directory_name = "net.own" },
+      "name: \"net.own\" version_policy { latest { num_versions: 1 } } instance_group { name: "
+      "\"net.own_0\" count: 1 kind: KIND_CPU } backend: \"own\"" },
+    { "",
+      { .directory_name = "net.python" },
+      "name: \"net.python\" version_policy { latest { num_versions: 1 } } instance_group { name: "
+      "\"net.python_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
+      "\"python\"" },
+    { "name: 'm' backend: 'b' max_batch_size: 8 dynamic_batching {} instance_group [{count: 2}, "
+      "{name: 'g' kind: KIND_GPU}, {gpus: [0, 5]}, {gpus: 1}, {kind: KIND_MODEL count: -1}]",
+      { .gpu_count = 2 },
+      "name: \"m\" version_policy { latest { num_versions: 1 } } max_batch_size: 8 "
+      "instance_group { name: \"m_0\" count: 2 gpus: 0 gpus: 1 kind: KIND_GPU } instance_group { "
+      "name: \"g\" count: 1 gpus: 0 gpus: 1 kind: KIND_GPU } instance_group { name: \"m_2\" "
+      "count: 1 kind: KIND_CPU } instance_group { name: \"m_3\" count: 1 gpus: 1 kind: KIND_GPU } "
+      "instance_group { name: \"m_4\" count: 1 kind: KIND_MODEL } dynamic_batching { "
+      "preferred_batch_size: 8 } backend: \"b\"" },
+};
+
 static void test_normalize(void **state)
 {
-    static const char *const onnx_files[] = { "model.onnx", "notes.txt" };
-    static const char *const saved_files[] = { "model.savedmodel" };
-    static const char *const two_files[] = { "model.onnx", "model.plan" };
-    static const struct {
-        const char *text;
-        struct config_context context;
-        const char *expected;
-    } cases[] = {
-        { "backend: 'identity'",
-          { .directory_name = "m" },
-          "name: \"m\" version_policy { latest { num_versions: 1 } } instance_group { name: \"m_0\" "
-          "count: 1 kind: KIND_CPU } backend: \"identity\"" },
-        { "platform: 'onnxruntime_onnx' version_policy { all {} }",
-          { .directory_name = "m" },
-          "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { all { } } instance_group { "
-          "name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.onnx\" backend: "
-          "\"onnxruntime\"" },
-        { "backend: 'onnxruntime' default_model_filename: 'x.onnx' version_policy { latest {} }",
-          { .directory_name = "m" },
-          "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 } } "
-          "instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: "
-          "\"x.onnx\" backend: \"onnxruntime\"" },
-        { "",
-          { .directory_name = "m", .version_files = onnx_files, .version_file_count = 2 },
-          "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 } } "
-          "instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: "
-          "\"model.onnx\" backend: \"onnxruntime\"" },
-        { "",
-          { .directory_name = "m", .version_files = two_files, .version_file_count = 2 },
-          "name: \"m\" version_policy { latest { num_versions: 1 } } instance_group { name: \"m_0\" "
-          "count: 1 kind: KIND_CPU }" },
-        { "backend: 'tensorflow'",
-          { .directory_name = "m", .version_files = saved_files, .version_file_count = 1 },
-          "name: \"m\" platform: \"tensorflow_savedmodel\" version_policy { latest { num_versions: 1 "
-          "} } instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: "
-          "\"model.savedmodel\" backend: \"tensorflow\"" },
-        { "",
-          { .directory_name = "net.v2", .version_files = onnx_files, .version_file_count = 2 },
-          "name: \"net.v2\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 "
-          "} } instance_group { name: \"net.v2_0\" count: 1 kind: KIND_CPU } "
-          "default_model_filename: \"model.onnx\" backend: \"onnxruntime\"" },
-        { "",
-          { .directory_name = "net.python", .version_files = onnx_files, .version_file_count = 2 },
-          "name: \"net.python\" version_policy { latest { num_versions: 1 } } instance_group { name: "
-          "\"net.python_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
-          "\"python\"" },
-        { "",
-          { .directory_name = "net.own" },
-          "name: \"net.own\" version_policy { latest { num_versions: 1 } } instance_group { name: "
-          "\"net.own_0\" count: 1 kind: KIND_CPU } backend: \"own\"" },
-        { "",
-          { .directory_name = "net.python" },
-          "name: \"net.python\" version_policy { latest { num_versions: 1 } } instance_group { name: "
-          "\"net.python_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
-          "\"python\"" },
-        { "name: 'm' backend: 'b' max_batch_size: 8 dynamic_batching {} instance_group [{count: 2}, "
-          "{name: 'g' kind: KIND_GPU}, {gpus: [0, 5]}, {gpus: 1}, {kind: KIND_MODEL count: -1}]",
-          { .gpu_count = 2 },
-          "name: \"m\" version_policy { latest { num_versions: 1 } } max_batch_size: 8 "
-          "instance_group { name: \"m_0\" count: 2 gpus: 0 gpus: 1 kind: KIND_GPU } instance_group { "
-          "name: \"g\" count: 1 gpus: 0 gpus: 1 kind: KIND_GPU } instance_group { name: \"m_2\" "
-          "count: 1 kind: KIND_CPU } instance_group { name: \"m_3\" count: 1 gpus: 1 kind: KIND_GPU } "
-          "instance_group { name: \"m_4\" count: 1 kind: KIND_MODEL } dynamic_batching { "
-          "preferred_batch_size: 8 } backend: \"b\"" },
-    };
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct config_builder *b = parsed(cases[i].text);
+    for (size_t i = 0; i < ARRAY_LEN(normalize_cases); i++) {
+        struct config_builder *b = parsed(normalize_cases[i].text);
         for (int pass = 0; pass < 2; pass++) { /* twice is the same as once */
             struct bytes text = { 0 };
-            assert_null(config_normalize(b, &cases[i].context));
+            assert_null(config_normalize(b, &normalize_cases[i].context));
             text_append(&text, &b->message->base, TEXT_ONE_LINE);
-            assert_string_equal(bytes_str(&text), cases[i].expected);
+            assert_string_equal(bytes_str(&text), normalize_cases[i].expected);
             bytes_fini(&text);
         }
         config_builder_destroy(b);
