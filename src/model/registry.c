@@ -342,6 +342,11 @@ static void config_run(struct pool_job *job)
 
     tis_error *err =
         model_configure(m->name, m->directory, r->options.auto_complete_config, NULL, &config);
+    if (!err && config->dynamic_batching)
+        log_warning(
+            "model %s asks for dynamic_batching, which this release does not have: requests "
+            "are run one at a time per instance, each with the batch its client made",
+            m->name);
     if (!err)
         err = model_choose_versions(m->directory, config, &versions, &count);
     if (!err)
