@@ -163,10 +163,42 @@ static bool is_file(const char *path)
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
-/* First existing file of the search order, malloc'ed. */
+/* Where a backend was found; malloc'ed strings. */
+struct location {
+    char *library;
+    char *directory; /* with the backend's files */
+    bool is_python_based;
+};
+
+static void location_fini(struct location *l)
+{
+    free(l->library);
+    free(l->directory);
+}
+
+/* A backend written in Python is a model.py in its directory, run by the library of the python
+ * backend. False when there is no such pair. */
+static bool find_python_based(const struct backends *b, const char *name, struct location *l)
+{
+    struct bytes paths[3] = { 0 };
+    bytes_printf(&paths[0], "%s/%s/model.py", b->directory, name);
+    bytes_printf(&paths[1], "%s/python/libtriton_python.so", b->directory);
+    bytes_printf(&paths[2], "%s/%s", b->directory, name);
+    bool found = is_file(bytes_str(&paths[0])) && is_file(bytes_str(&paths[1]));
+    if (found) {
+        l->library = bytes_steal(&paths[1]);
+        l->directory = bytes_steal(&paths[2]);
+        l->is_python_based = true;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+        bytes_fini(&paths[i]);
+    return found;
+}
+
+/* The first of the search order. */
 static tis_error *find_library(const struct backends *b, const char *name, const char *library,
                                const char *model_directory, const char *version_directory,
-                               char **ret_path)
+                               struct location *ret_location)
 {
     if (strchr(name, '/') || strchr(library, '/') || name[0] == '.' || name[0] == '\0')
         return error_new(TRITONSERVER_ERROR_INVALID_ARG,
@@ -184,20 +216,29 @@ static tis_error *find_library(const struct backends *b, const char *name, const
     bytes_printf(&paths[1], "%s/%s", model_directory, bytes_str(&file));
     bytes_printf(&paths[2], "%s/%s/%s", b->directory, name, bytes_str(&file));
 
-    *ret_path = NULL;
-    for (size_t i = 0; i < ARRAY_LEN(paths) && !*ret_path; i++) {
+    struct location found = { 0 };
+    for (size_t i = 0; i < ARRAY_LEN(paths) && !found.library; i++) {
         if (is_file(bytes_str(&paths[i])))
-            *ret_path = bytes_steal(&paths[i]);
+            found.library = bytes_steal(&paths[i]);
     }
     tis_error *err = NULL;
-    if (!*ret_path)
+    if (found.library)
+        found.directory =
+            strndup(found.library, (size_t)(strrchr(found.library, '/') - found.library));
+    else if (!find_python_based(b, name, &found))
         err = error_new(TRITONSERVER_ERROR_INVALID_ARG,
                         "unable to find backend library for backend '%s', searched: %s, %s, %s "
                         "(--backend-directory names the last one's root)",
                         name, bytes_str(&paths[0]), bytes_str(&paths[1]), bytes_str(&paths[2]));
+    if (!err && (!found.library || !found.directory)) {
+        location_fini(&found);
+        err = error_no_memory();
+    }
     for (size_t i = 0; i < ARRAY_LEN(paths); i++)
         bytes_fini(&paths[i]);
     bytes_fini(&file);
+    if (!err)
+        *ret_location = found;
     return err;
 }
 
@@ -248,25 +289,26 @@ static tis_error *backend_initialize(struct tis_backend *b)
     return error_wrap(err, "initializing backend '%s' (%s)", b->name, b->path);
 }
 
-/* Under the lock. Takes *path. */
-static tis_error *backend_create(struct backends *owner, const char *name, char **path,
-                                 struct tis_backend **ret_backend)
+/* Under the lock. Takes *location. */
+static tis_error *backend_create(struct backends *owner, const char *name,
+                                 struct location *location, struct tis_backend **ret_backend)
 {
     tis_error *err = NULL;
     void *handle;
     struct tis_backend *b = calloc(1, sizeof(*b));
     if (!b)
         return error_no_memory();
-    b->path = *path;
-    *path = NULL;
+    b->path = location->library;
+    b->directory = location->directory;
+    bool is_python_based = location->is_python_based;
+    *location = (struct location){ 0 };
     b->name = strdup(name);
-    b->directory = strndup(b->path, (size_t)(strrchr(b->path, '/') - b->path));
     b->auto_complete_config = owner->auto_complete_config;
-    if (!b->name || !b->directory) {
+    if (!b->name) {
         err = error_no_memory();
         goto out;
     }
-    err = build_config(owner, name, &b->config);
+    err = build_config(owner, is_python_based ? "python" : name, &b->config);
     if (err)
         goto out;
 
@@ -298,24 +340,24 @@ tis_error *backends_open(struct backends *b, const char *name, const char *libra
                          const char *model_directory, const char *version_directory,
                          struct tis_backend **ret_backend)
 {
-    char *path;
-    tis_error *err = find_library(b, name, library, model_directory, version_directory, &path);
+    struct location location;
+    tis_error *err = find_library(b, name, library, model_directory, version_directory, &location);
     if (err)
         return err;
 
     lock_take(&b->lock);
     struct tis_backend *found = b->first;
-    while (found && (strcmp(found->path, path) != 0 || strcmp(found->name, name) != 0))
+    while (found && (strcmp(found->path, location.library) != 0 || strcmp(found->name, name) != 0))
         found = found->next;
     if (!found) {
-        err = backend_create(b, name, &path, &found);
+        err = backend_create(b, name, &location, &found);
         if (!err) {
             found->next = b->first;
             b->first = found;
         }
     }
     lock_release(&b->lock);
-    free(path);
+    location_fini(&location);
     if (err)
         return err;
     *ret_backend = found;

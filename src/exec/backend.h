@@ -5,6 +5,9 @@
  * one file is opened and initialised once and shared by all models that use it. It is never closed:
  * engines were not written to be unloaded.
  *
+ * A python-based backend is a <backend directory>/NAME/model.py without such a file: the library of
+ * <backend directory>/python/ runs it with that backend's settings, initialised once for each name.
+ *
  * Threads: any; opening and initialising happen one at a time.
  */
 #ifndef TIS_EXEC_BACKEND_H
@@ -58,7 +61,7 @@ struct tis_backend {
     /* set when opened, then constant */
     char *name;
     char *path;      /* of the shared object */
-    char *directory; /* that holds it */
+    char *directory; /* that holds it; of a python-based backend: its model.py */
     struct tis_message config;
     struct backend_entries entries;
     struct tis_backend_attribute attribute;

@@ -58,7 +58,9 @@ def start(models, backends, prefix, *flags, **more):
     """A server of the directory `models`. prefix: of the names of its shared memory."""
     return Server(models, f"--backend-directory={backends}", "--exit-on-error=false",
                   "--strict-readiness=false", f"--backend-config=python,shm-region-prefix-name={prefix}",
-                  *flags, env={"LD_LIBRARY_PATH": str(PACKAGES / "nvidia_pytriton.libs")}, **more)
+                  *flags, **more, env={
+                      "LD_LIBRARY_PATH": str(PACKAGES / "nvidia_pytriton.libs"),
+                      "LSAN_OPTIONS": f"suppressions={HERE}/python/lsan.txt:print_suppressions=0"})
 
 
 def regions(prefix):
@@ -101,5 +103,5 @@ def ask(server, model, call, **more):
     return json.loads(answer.json()["outputs"][0]["data"][0])
 
 
-__all__ = ["HERE", "SEEN", "add_python_model", "ask", "make_backends", "missing",
+__all__ = ["HERE", "SEEN", "SHM", "add_python_model", "ask", "make_backends", "missing",
            "needs_python_backend", "parameter", "regions", "start", "stubs", "text_of"]

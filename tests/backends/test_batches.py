@@ -1,9 +1,11 @@
-"""Builds onnxruntime_batches.c with the backend's sources and the sanitizers, and runs it.
+"""Builds onnxruntime_batches.c, and kit_batches.c, with the backend's sources and the sanitizers, and
+runs them.
 
 TIS_ORT is the engine's library, by default the one that scripts/fetch brings.
 """
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -25,20 +27,19 @@ MODELS = {
 }
 
 
-def build(folder, flags):
-    sources = [ROOT / "tests/backends/mini_host.c", ROOT / "tests/backends/onnxruntime_batches.c",
-               *sorted((ROOT / "backends/kit").glob("*.c")),
-               *sorted((ROOT / "backends/onnxruntime").glob("*.c"))]
+SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+def build(folder, flags, sources):
     yyjson = folder / "yyjson.o"
     subprocess.run([CC, "-w", "-O1", "-c", FETCHED / "yyjson/yyjson.c", "-o", yyjson], check=True)
     subprocess.run([CC, "-std=gnu17", "-D_GNU_SOURCE", "-g", *flags, "-Wall", "-Wextra", "-Werror",
-                    "-Wno-unused-parameter", f"-I{ROOT}/include", f"-I{ROOT}/backends", "-isystem",
-                    FETCHED / "yyjson", *sources, yyjson, "-o", folder / "batches", "-ldl"],
-                   check=True)
-    for name, data in MODELS.items():
-        (folder / "models" / name / "1").mkdir(parents=True)
-        (folder / "models" / name / "1" / "model.onnx").write_bytes(data)
-    return [folder / "batches", folder / "models", ORT]
+                    "-Wno-unused-parameter", f"-I{ROOT}/include", f"-I{ROOT}/backends",
+                    f"-I{ROOT}/tests/backends", "-isystem", FETCHED / "yyjson",
+                    ROOT / "tests/backends/mini_host.c", *sources,
+                    *sorted((ROOT / "backends/kit").glob("*.c")), yyjson, "-o", folder / "batches",
+                    "-ldl"], check=True)
+    return folder / "batches"
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,23 @@ def requirements():
             pytest.skip(f"no {path}: run scripts/fetch")
 
 
-def test_batches_under_sanitizers(tmp_path):
-    program = build(tmp_path, ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
-    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout == "ok\n", done.stdout + done.stderr
+
+
+def test_batches_under_sanitizers(tmp_path):
+    for name, data in MODELS.items():
+        (tmp_path / "models" / name / "1").mkdir(parents=True)
+        (tmp_path / "models" / name / "1" / "model.onnx").write_bytes(data)
+    program = build(tmp_path, SANITIZERS, [ROOT / "tests/backends/onnxruntime_batches.c",
+                                           *sorted((ROOT / "backends/onnxruntime").glob("*.c"))])
+    run(program, tmp_path / "models", ORT)
+
+
+def test_kit_batches_under_sanitizers(tmp_path):
+    """With the backend of docs/writing-a-backend.md."""
+    page = (ROOT / "docs/writing-a-backend.md").read_text()
+    code = re.search(r"^`scale\.c`:\n\n```c\n(.*?)^```$", page, re.M | re.S)[1]
+    (tmp_path / "scale.c").write_text(code)
+    run(build(tmp_path, SANITIZERS, [ROOT / "tests/backends/kit_batches.c", tmp_path / "scale.c"]))
