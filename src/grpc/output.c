@@ -1,0 +1,185 @@
+/* grpc/output.c - from nghttp2 to the socket.
+ *
+ * nghttp2 hands over one frame after the other. What is small is copied; of a DATA frame only the
+ * nine bytes of its head are, and the reply's parts follow as slices of the handler's memory. All
+ * of it goes out by one sendmsg() a round of the loop. The output is bounded: when it is full, or
+ * OUTPUT_QUEUED_MAX bytes wait for a slow reader, nghttp2 is told to keep the rest to itself. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "grpc/conn.h"
+
+enum {
+    FRAME_HEAD_BYTES = 9
+};
+
+static struct output *output_get(struct grpc_conn *c)
+{
+    struct grpc_shard *shard = c->shard;
+    struct output *o = c->out;
+    if (o)
+        return o;
+    o = shard->free_outputs;
+    if (o) {
+        shard->free_outputs = o->next_free;
+        shard->free_output_count--;
+    } else {
+        o = malloc(sizeof(*o));
+        if (!o)
+            return NULL;
+    }
+    o->queued = 0;
+    o->len = 0;
+    o->at = 0;
+    o->count = 0;
+    c->out = o;
+    return o;
+}
+
+static void output_put(struct grpc_conn *c)
+{
+    struct grpc_shard *shard = c->shard;
+    struct output *o = c->out;
+    c->out = NULL;
+    if (shard->free_output_count == FREE_MAX) {
+        free(o);
+        return;
+    }
+    o->next_free = shard->free_outputs;
+    shard->free_outputs = o;
+    shard->free_output_count++;
+}
+
+size_t output_queued(const struct grpc_conn *c)
+{
+    return c->out ? c->out->queued : 0;
+}
+
+/* There is room for the bytes and, when they do not follow others, for a slice. */
+static void append_copy(struct output *o, const void *data, size_t len)
+{
+    char *at = o->bytes + o->len;
+    memcpy(at, data, len);
+    o->len += len;
+    o->queued += len;
+    if (o->count > o->at && !o->owner[o->count - 1]) {
+        struct iovec *last = &o->iov[o->count - 1];
+        if ((char *)last->iov_base + last->iov_len == at) {
+            last->iov_len += len;
+            return;
+        }
+    }
+    o->owner[o->count] = NULL;
+    o->iov[o->count++] = (struct iovec){ .iov_base = at, .iov_len = len };
+}
+
+ssize_t output_send(nghttp2_session *session, const uint8_t *data, size_t len, int flags,
+                    void *user)
+{
+    (void)session;
+    (void)flags;
+    struct output *o = output_get(user);
+    if (!o)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    size_t room = sizeof(o->bytes) - o->len;
+    if (room == 0 || o->count == OUTPUT_SLICES_MAX || o->queued >= OUTPUT_QUEUED_MAX)
+        return NGHTTP2_ERR_WOULDBLOCK;
+    if (len > room)
+        len = room;
+    append_copy(o, data, len);
+    return (ssize_t)len;
+}
+
+int output_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
+                     size_t len, nghttp2_data_source *source, void *user)
+{
+    (void)session;
+    (void)frame;
+    struct stream *s = source->ptr;
+    struct output *o = output_get(user);
+    if (!o)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (sizeof(o->bytes) - o->len < FRAME_HEAD_BYTES + FRAME_PREFIX_BYTES ||
+        OUTPUT_SLICES_MAX - o->count < FRAME_SLICES_MAX + 1 || o->queued >= OUTPUT_QUEUED_MAX)
+        return NGHTTP2_ERR_WOULDBLOCK;
+    append_copy(o, head, FRAME_HEAD_BYTES);
+    while (len > 0) {
+        struct iovec *part = &s->parts[s->part_at];
+        size_t n = part->iov_len - s->part_offset;
+        if (n > len)
+            n = len;
+        char *at = (char *)part->iov_base + s->part_offset;
+        if (s->part_at == 0) {
+            append_copy(o, at, n);
+        } else if (n > 0) {
+            s->slices++;
+            o->owner[o->count] = s;
+            o->iov[o->count++] = (struct iovec){ .iov_base = at, .iov_len = n };
+            o->queued += n;
+        }
+        len -= n;
+        s->left -= n;
+        s->part_offset += n;
+        if (s->part_offset == part->iov_len) {
+            s->part_at++;
+            s->part_offset = 0;
+        }
+    }
+    return 0;
+}
+
+/* The slices [from, to) are done with. Slices of one stream mostly follow each other. */
+static void let_go(struct output *o, uint32_t from, uint32_t to)
+{
+    while (from < to) {
+        struct stream *s = o->owner[from];
+        uint32_t count = 1;
+        while (from + count < to && o->owner[from + count] == s)
+            count++;
+        from += count;
+        if (s)
+            stream_slices_gone(s, count);
+    }
+}
+
+static void advance(struct output *o, size_t n)
+{
+    uint32_t from = o->at;
+    o->queued -= n;
+    while (o->at < o->count && n >= o->iov[o->at].iov_len)
+        n -= o->iov[o->at++].iov_len;
+    if (n > 0) {
+        o->iov[o->at].iov_base = (char *)o->iov[o->at].iov_base + n;
+        o->iov[o->at].iov_len -= n;
+    }
+    let_go(o, from, o->at);
+}
+
+bool output_write(struct grpc_conn *c)
+{
+    struct output *o = c->out;
+    while (o->at < o->count) {
+        struct msghdr msg = { .msg_iov = o->iov + o->at, .msg_iovlen = o->count - o->at };
+        ssize_t n = sendmsg(c->watch.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == EAGAIN || errno == EWOULDBLOCK;
+        c->progress_ns = loop_now_ns(c->shard->loop);
+        advance(o, (size_t)n);
+    }
+    output_put(c);
+    return true;
+}
+
+void output_drop(struct grpc_conn *c)
+{
+    struct output *o = c->out;
+    if (!o)
+        return;
+    let_go(o, o->at, o->count);
+    output_put(c);
+}

@@ -1,0 +1,131 @@
+/* grpc/server.h - gRPC over HTTP/2 for a program that answers unary calls.
+ *
+ * The server accepts connections, keeps streams, flow control, message framing and deadlines, and
+ * writes answers; it knows bytes, no messages and no models. One call and its answer are an
+ * *exchange*, as in http/server.h; a connection has many at a time, and each connection belongs to
+ * one loop, where everything about it happens.
+ *
+ * The way of an exchange:
+ *   on_head      the headers are complete. The handler looks at the path and either answers at once
+ *                (grpc_fail) or lets the message come.
+ *   on_message   the message's length is known: memory for it.
+ *   on_request   the message is complete: exchange->message holds it, contiguous. The handler answers
+ *                now or later.
+ *   on_cancel    the client has given up (RST_STREAM, connection lost) or its deadline has passed,
+ *                while the answer is outstanding. The handler may give up the work; it still must
+ *                answer, and the answer is dropped.
+ *   grpc_respond, grpc_fail
+ *                the answer. Exactly once an exchange, from on_head on. The exchange is the server's
+ *                again.
+ *   on_end       the exchange is over: the last moment it may be touched.
+ *
+ * What the server answers itself: 415 to what is not gRPC, UNIMPLEMENTED to a compressed message,
+ * RESOURCE_EXHAUSTED to a message over the limit, UNAVAILABLE when the in-flight byte budget is
+ * spent, INTERNAL to broken framing, DEADLINE_EXCEEDED when the deadline passes.
+ *
+ * Threads: loop threads only, unless a function says otherwise.
+ */
+#ifndef TIS_GRPC_SERVER_H
+#define TIS_GRPC_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/budget.h"
+#include "base/error.h"
+#include "http/server.h"
+#include "net/loop.h"
+
+struct grpc_server;
+
+/* Numbers of the protocol. */
+enum grpc_code {
+    GRPC_OK = 0,
+    GRPC_CANCELLED = 1,
+    GRPC_UNKNOWN = 2,
+    GRPC_INVALID_ARGUMENT = 3,
+    GRPC_DEADLINE_EXCEEDED = 4,
+    GRPC_NOT_FOUND = 5,
+    GRPC_ALREADY_EXISTS = 6,
+    GRPC_RESOURCE_EXHAUSTED = 8,
+    GRPC_UNIMPLEMENTED = 12,
+    GRPC_INTERNAL = 13,
+    GRPC_UNAVAILABLE = 14,
+};
+
+struct grpc_exchange {
+    /* the call; set by the server before on_head, constant afterwards */
+    const char *path;     /* "/package.Service/Method"; NUL-terminated; "" when too long */
+    uint64_t deadline_ns; /* monotonic; 0: none */
+
+    /* set before on_request */
+    const char *message;
+    size_t message_len;
+
+    /* the handler's; on_head may change them */
+    uint64_t message_bytes_max; /* starts as the option's */
+    bool budget_exempt;
+    void *user;
+    /* set by the server */
+    uint64_t recv_start_ns; /* monotonic: headers seen */
+    uint64_t recv_end_ns;   /* monotonic: message complete */
+};
+
+struct grpc_handler {
+    void *arg;
+    void (*on_head)(struct grpc_exchange *ex, void *arg);
+    /* Memory for a message of `bytes` > 0; see http_handler.on_body. Its release runs when the
+     * exchange ends. */
+    tis_error *(*on_message)(struct grpc_exchange *ex, size_t bytes,
+                             struct http_body_memory *ret_memory, void *arg);
+    void (*on_request)(struct grpc_exchange *ex, void *arg);
+    void (*on_cancel)(struct grpc_exchange *ex, void *arg);
+    /* Comes for every exchange that on_head was called for. */
+    void (*on_end)(struct grpc_exchange *ex, void *arg);
+};
+
+struct grpc_server_options {
+    const char *address;
+    uint16_t port; /* 0: a free one */
+    bool reuse_port;
+    uint64_t message_bytes_max;
+    const char *message_bytes_flag; /* named in texts */
+    const char *budget_flag;
+    uint32_t streams_max;     /* at the same time on a connection */
+    uint32_t connections_max; /* a further one is accepted and closed; 0: no limit */
+    uint64_t stall_ns_max; /* a reader that takes nothing, a preface that does not come; 0: ever */
+    struct budget *budget; /* may be NULL */
+};
+
+/* Binds and listens, but accepts nothing before grpc_server_start(): a taken port is an error that
+ * names address and port. Several servers may share the loops, which must outlive them. */
+MUST_USE tis_error *grpc_server_create(const struct grpc_server_options *options,
+                                       const struct grpc_handler *handler,
+                                       struct loop *const *loops, uint32_t loop_count,
+                                       struct grpc_server **ret_server);
+/* The loops must run. */
+void grpc_server_start(struct grpc_server *server);
+uint16_t grpc_server_port(const struct grpc_server *server);
+
+/* Threads: any but a loop. Stops accepting (the port closes) and tells every client by GOAWAY to open
+ * no further stream; open ones are served to their end. Returns when no connection is left, or at
+ * deadline_ns. True when none is left. May be called again. */
+bool grpc_server_drain(struct grpc_server *server, uint64_t deadline_ns);
+/* Threads: any but a loop; loops still running. Closes what is left, calls on_cancel for the
+ * exchanges that wait for an answer, waits until each of them has got one, and frees everything.
+ * NULL is accepted. */
+void grpc_server_destroy(struct grpc_server *server);
+
+/* The answer: one message of the parts, which are not copied and must stay valid until on_end. */
+void grpc_respond(struct grpc_exchange *ex, const struct iovec *parts, uint32_t part_count);
+/* The answer is an error; the text is copied. */
+void grpc_fail(struct grpc_exchange *ex, enum grpc_code code, const char *text);
+
+/* The loop that owns the exchange. Threads: any, while the exchange lives. */
+struct loop *grpc_exchange_loop(const struct grpc_exchange *ex);
+/* True after on_cancel. */
+bool grpc_exchange_is_cancelled(const struct grpc_exchange *ex);
+
+#endif
