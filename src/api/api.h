@@ -1,4 +1,4 @@
-/* api/api.h - what the server can be asked, over HTTP (gRPC binds to the same operations later).
+/* api/api.h - what the server can be asked, over HTTP and gRPC.
  *
  * Each operation is written once: decode, do, encode. v1 (TRTIS 0.9 and 1.x) and v2 differ in
  * paths, encodings and error texts, not in what is done; the folders v1/ and v2/ hold what differs.
@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/lock.h"
 #include "base/pool.h"
+#include "grpc/server.h"
 #include "http/server.h"
 #include "metrics/statistics.h"
 #include "model/registry.h"
@@ -75,5 +76,7 @@ void api_count(struct api *api, enum api_counter counter, uint64_t start_ns);
 
 /* The handler to give to http_server_create(); api must outlive the server. */
 struct http_handler api_http_handler(struct api *api);
+/* The same for grpc_server_create(). */
+struct grpc_handler api_grpc_handler(struct api *api);
 
 #endif

@@ -17,7 +17,20 @@ enum {
 
 static const struct slab call_slab = { SLAB_CALL, sizeof(struct call) };
 
-struct call *call_create(struct api *api, struct http_exchange *ex)
+static bool http_is_cancelled(const struct call *call)
+{
+    return http_exchange_is_cancelled(call->ex);
+}
+
+static bool rpc_is_cancelled(const struct call *call)
+{
+    return grpc_exchange_is_cancelled(call->rpc);
+}
+
+static const struct carrier http_carrier = { http_is_cancelled, "HTTP end point" };
+static const struct carrier rpc_carrier = { rpc_is_cancelled, "ModelInfer RPC" };
+
+static struct call *create(struct api *api, const struct carrier *carrier, struct loop *loop)
 {
     int is_new;
     struct call *call = slab_alloc(&call_slab, &is_new);
@@ -25,13 +38,27 @@ struct call *call_create(struct api *api, struct http_exchange *ex)
         return NULL;
     struct bytes out = is_new ? (struct bytes){ 0 } : call->out;
     bytes_clear(&out);
-    *call = (struct call){
-        .ex = ex,
-        .api = api,
-        .loop = http_exchange_loop(ex),
-        .start_ns = ex->recv_start_ns,
-        .out = out,
-    };
+    *call = (struct call){ .carrier = carrier, .api = api, .loop = loop, .out = out };
+    return call;
+}
+
+struct call *call_create(struct api *api, struct http_exchange *ex)
+{
+    struct call *call = create(api, &http_carrier, http_exchange_loop(ex));
+    if (call) {
+        call->ex = ex;
+        call->start_ns = ex->recv_start_ns;
+    }
+    return call;
+}
+
+struct call *call_create_rpc(struct api *api, struct grpc_exchange *rpc)
+{
+    struct call *call = create(api, &rpc_carrier, grpc_exchange_loop(rpc));
+    if (call) {
+        call->rpc = rpc;
+        call->start_ns = rpc->recv_start_ns;
+    }
     return call;
 }
 
@@ -64,6 +91,16 @@ tis_error *call_version_number(const struct call *call, int64_t *ret_number)
     memcpy(text, call->version.at, len);
     text[len] = '\0';
     return reason_error(REASON_VERSION_INVALID, text);
+}
+
+tis_error *call_acquire(struct call *call)
+{
+    int64_t number;
+    tis_error *err = call_version_number(call, &number);
+    if (!err)
+        err = registry_acquire(call->api->registry, call->model.at, call->model.len, number,
+                               &call->target);
+    return err;
 }
 
 /* ---- Inference ---- */
@@ -149,8 +186,8 @@ tis_error *call_open_request(struct call *call, int64_t version,
     call->request = request_create(&call_sink_ops, call);
     if (!call->request)
         return error_no_memory();
-    call->request->stamps[STAMP_RECV_START] = call->ex->recv_start_ns;
-    call->request->stamps[STAMP_RECV_END] = call->ex->recv_end_ns;
+    call->request->stamps[STAMP_RECV_START] = call->start_ns;
+    call->request->stamps[STAMP_RECV_END] = call->recv_end_ns;
     request_start(call->request);
     call->request->body = call->body ? buffer_ref(call->body) : NULL;
     return NULL;
@@ -161,7 +198,8 @@ tis_error *call_infer(struct call *call)
     struct tis_request *req = call->request;
     if (call->target->config->decoupled)
         return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
-                         "HTTP end point doesn't support models with decoupled transaction policy");
+                         "%s doesn't support models with decoupled transaction policy",
+                         call->carrier->infer_name);
     if (call->wanted_count > 0) {
         req->outputs = arena_alloc(&req->arena, call->wanted_count * sizeof(*req->outputs));
         if (!req->outputs)
@@ -197,7 +235,7 @@ static void work_back(struct loop_message *m)
     struct call *call = CONTAINER_OF(m, struct call, work_done);
     tis_error *err = call->work_error;
     call->work_error = NULL;
-    if (!err && http_exchange_is_cancelled(call->ex))
+    if (!err && call->carrier->is_cancelled(call))
         err = reason_error_args(REASON_CANCELLED, NULL, 0);
     call->work_then(call, err);
 }

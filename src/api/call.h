@@ -1,4 +1,4 @@
-/* api/call.h - one call of the API over one HTTP exchange.
+/* api/call.h - one call of the API over one exchange, of HTTP or of gRPC.
  *
  * A call is made when the exchange's head is complete and lives until the exchange has ended; it
  * holds what the operation needs between decode and encode: the matched route, the body, and for
@@ -19,6 +19,7 @@
 #include "api/api.h"
 #include "base/bytes.h"
 #include "base/pool.h"
+#include "grpc/server.h"
 #include "http/server.h"
 #include "infer/buffer.h"
 #include "infer/request.h"
@@ -40,6 +41,12 @@ struct infer_dialect {
     void (*fail)(struct call *call, tis_error *err);
 };
 
+/* What differs between the exchanges of HTTP and of gRPC for code that does not care. */
+struct carrier {
+    bool (*is_cancelled)(const struct call *call);
+    const char *infer_name; /* of inference, in texts */
+};
+
 struct route {
     enum http_method method;
     const char *pattern; /* {model}: one segment; {version}: digits; {rest}: all that follows */
@@ -59,15 +66,19 @@ struct wanted_output {
 };
 
 struct call {
-    struct http_exchange *ex;
+    const struct carrier *carrier;
+    struct http_exchange *ex;  /* NULL over gRPC */
+    struct grpc_exchange *rpc; /* NULL over HTTP */
     struct api *api;
-    const struct route *route;
+    const struct route *route;             /* HTTP */
+    void (*rpc_handle)(struct call *call); /* gRPC */
     struct loop *loop;
     struct part model;
     struct part version;
     struct part rest;
-    struct buffer *body; /* a reference; NULL without a body */
-    uint64_t start_ns;
+    struct buffer *body;  /* a reference; NULL without a body */
+    uint64_t start_ns;    /* the head was seen */
+    uint64_t recv_end_ns; /* the body was complete */
 
     /* inference */
     const struct infer_dialect *dialect;
@@ -97,10 +108,14 @@ struct call {
 };
 
 struct call *call_create(struct api *api, struct http_exchange *ex);
+struct call *call_create_rpc(struct api *api, struct grpc_exchange *rpc);
 void call_destroy(struct call *call);
 
 /* Parses {version}: -1 when the path has none. Errors: VERSION_INVALID. */
 MUST_USE tis_error *call_version_number(const struct call *call, int64_t *ret_number);
+
+/* The version of call->model that the call names, in call->target. */
+MUST_USE tis_error *call_acquire(struct call *call);
 
 /* Looks the target up and makes call->request. Errors: reasons of registry_acquire(). */
 MUST_USE tis_error *call_open_request(struct call *call, int64_t version,
@@ -120,7 +135,7 @@ void call_offload(struct call *call, tis_error *(*work)(struct call *call),
 /* What the client wants of an output of the response; NULL: nothing, it was not asked for. */
 const struct wanted_output *call_wanted(const struct call *call, const char *output_name);
 
-/* Short answers. */
+/* Short answers, over HTTP. */
 void call_respond(struct call *call, int status, const char *headers);           /* no body */
 void call_respond_json(struct call *call, int status, const struct bytes *json); /* copies */
 

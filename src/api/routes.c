@@ -170,6 +170,7 @@ static void on_request(struct http_exchange *ex, void *arg)
 {
     (void)arg;
     struct call *call = ex->user;
+    call->recv_end_ns = ex->recv_end_ns;
     call->route->handle(call);
 }
 

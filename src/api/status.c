@@ -1,5 +1,6 @@
 #include "api/status.h"
 
+#include "grpc/server.h"
 #include "infer/reason.h"
 
 #define E(code) TRITONSERVER_ERROR_##code
@@ -57,17 +58,18 @@ TRITONSERVER_Error_Code status_describe(enum dialect dialect, const tis_error *e
 
 static const struct {
     int http;
+    int grpc;
     int v1;
     const char *v1_name;
 } codes[] = {
-    [E(UNKNOWN)] = { 400, 2, "UNKNOWN" },
-    [E(INTERNAL)] = { 500, 3, "INTERNAL" },
-    [E(NOT_FOUND)] = { 404, 4, "NOT_FOUND" },
-    [E(INVALID_ARG)] = { 400, 5, "INVALID_ARG" },
-    [E(UNAVAILABLE)] = { 503, 6, "UNAVAILABLE" },
-    [E(UNSUPPORTED)] = { 501, 7, "UNSUPPORTED" },
-    [E(ALREADY_EXISTS)] = { 400, 8, "ALREADY_EXISTS" },
-    [E(CANCELLED)] = { 400, 2, "UNKNOWN" }, /* v1 has no such code */
+    [E(UNKNOWN)] = { 400, GRPC_UNKNOWN, 2, "UNKNOWN" },
+    [E(INTERNAL)] = { 500, GRPC_INTERNAL, 3, "INTERNAL" },
+    [E(NOT_FOUND)] = { 404, GRPC_NOT_FOUND, 4, "NOT_FOUND" },
+    [E(INVALID_ARG)] = { 400, GRPC_INVALID_ARGUMENT, 5, "INVALID_ARG" },
+    [E(UNAVAILABLE)] = { 503, GRPC_UNAVAILABLE, 6, "UNAVAILABLE" },
+    [E(UNSUPPORTED)] = { 501, GRPC_UNIMPLEMENTED, 7, "UNSUPPORTED" },
+    [E(ALREADY_EXISTS)] = { 400, GRPC_ALREADY_EXISTS, 8, "ALREADY_EXISTS" },
+    [E(CANCELLED)] = { 400, GRPC_CANCELLED, 2, "UNKNOWN" }, /* v1 has no such code */
 };
 
 static size_t code_index(TRITONSERVER_Error_Code code)
@@ -78,6 +80,11 @@ static size_t code_index(TRITONSERVER_Error_Code code)
 int status_http(TRITONSERVER_Error_Code code)
 {
     return codes[code_index(code)].http;
+}
+
+int status_grpc(TRITONSERVER_Error_Code code)
+{
+    return codes[code_index(code)].grpc;
 }
 
 int status_v1_code(TRITONSERVER_Error_Code code)

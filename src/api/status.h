@@ -23,6 +23,8 @@ TRITONSERVER_Error_Code status_describe(enum dialect dialect, const tis_error *e
 
 /* v2: HTTP status of a code. */
 int status_http(TRITONSERVER_Error_Code code);
+/* gRPC's status (enum grpc_code) of a code. */
+int status_grpc(TRITONSERVER_Error_Code code);
 /* v1: number and word of nvidia.inferenceserver.RequestStatusCode. */
 int status_v1_code(TRITONSERVER_Error_Code code);
 const char *status_v1_name(TRITONSERVER_Error_Code code);

@@ -81,6 +81,16 @@ static const struct option_spec specs[] = {
          "A client that closes its sending side while it waits for an answer has gone: cancel its "
          "request."),
 
+    HEADING("gRPC"),
+    BOOL("allow-grpc", allow_grpc, "true", "Serve gRPC."),
+    TEXT("grpc-address", grpc_address, "0.0.0.0", "ADDRESS", "Address to listen on."),
+    NUMBER("grpc-port", grpc_port, "8001", 0, 65535, "PORT",
+           "Port to listen on; 0 takes a free one and logs it."),
+    BOOL("reuse-grpc-port", reuse_grpc_port, "false",
+         "Share the port with other servers (SO_REUSEPORT); otherwise a taken port is an error."),
+    NUMBER("grpc-max-message-size", grpc_max_message_size, "2147483647", 1, INT32_MAX, "BYTES",
+           "Largest request message."),
+
     HEADING("Limits"),
     NUMBER("http-max-input-size", http_max_input_size, "67108864", 1, INT64_MAX, "BYTES",
            "Largest request body."),
@@ -116,7 +126,6 @@ static const struct option_spec specs[] = {
            "After SIGINT or SIGTERM: not ready, but still serving for this time (rolling "
            "updates)."),
     BOOL("allow-profiling", allow_profiling, "false", "Allow the v1 profile API."),
-    { "allow-grpc", OPTION_ABSENT, 0, "false", 0, 0, "false", "This release serves no gRPC." },
     { "allow-metrics", OPTION_ABSENT, 0, "false", 0, 0, "false",
       "This release has no metrics port." },
 
@@ -346,7 +355,7 @@ void options_print_help(FILE *out)
 {
     fputs(
         "Usage: trtserver --model-store=DIR [OPTION]...\n"
-        "Serves the machine-learning models of a repository over HTTP to TRTIS 0.9, TRTIS 1.x and\n"
+        "Serves the machine-learning models of a repository over HTTP and gRPC to TRTIS 0.9, TRTIS 1.x and\n"
         "v2 (Triton, KServe) clients.\n\n"
         "  trtserver --model-store=/models\n"
         "  curl localhost:8000/v2/health/ready\n\n"

@@ -48,6 +48,12 @@ struct options {
     bool http_cancel_on_half_close;
     uint64_t max_inflight_bytes;
 
+    bool allow_grpc;
+    const char *grpc_address;
+    uint64_t grpc_port;
+    bool reuse_grpc_port;
+    uint64_t grpc_max_message_size;
+
     const char *backend_directory; /* NULL: looked for beside the executable */
     struct backend_setting *backend_settings;
     uint64_t backend_setting_count;

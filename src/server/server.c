@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "exec/backend.h"
+#include "grpc/server.h"
 #include "http/server.h"
 #include "model/registry.h"
 #include "net/loop.h"
@@ -21,6 +22,7 @@ enum {
     BODY_BYTES_PER_SEC_MIN = 1024,
     BUDGET_WAIT_SECS = 2,
     WORKER_COUNT = 2,
+    GRPC_STREAMS_MAX = 1024,
 };
 
 struct server {
@@ -36,6 +38,7 @@ struct server {
     struct loop *loops[LOOPS_MAX];
     uint32_t loop_count;
     struct http_server *http;
+    struct grpc_server *grpc; /* NULL: not allowed */
 };
 
 static bool is_directory(const char *path)
@@ -106,6 +109,27 @@ static tis_error *create_http(struct server *s)
     return http_server_create(&http, &handler, s->loops, s->loop_count, &s->http);
 }
 
+static tis_error *create_grpc(struct server *s)
+{
+    const struct options *o = s->options;
+    if (!o->allow_grpc)
+        return NULL;
+    struct grpc_server_options grpc = {
+        .address = o->grpc_address,
+        .port = (uint16_t)o->grpc_port,
+        .reuse_port = o->reuse_grpc_port,
+        .message_bytes_max = o->grpc_max_message_size,
+        .message_bytes_flag = "--grpc-max-message-size",
+        .budget_flag = "--max-inflight-bytes",
+        .streams_max = GRPC_STREAMS_MAX,
+        .connections_max = (uint32_t)o->http_max_connections,
+        .stall_ns_max = o->http_stall_timeout_secs * NS_PER_SEC,
+        .budget = &s->budget,
+    };
+    struct grpc_handler handler = api_grpc_handler(&s->api);
+    return grpc_server_create(&grpc, &handler, s->loops, s->loop_count, &s->grpc);
+}
+
 static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg), void *arg)
 {
     const struct options *o = s->options;
@@ -164,6 +188,8 @@ tis_error *server_create(const struct options *options, const char *executable,
         err = create_loops(s);
     if (!err)
         err = create_http(s);
+    if (!err)
+        err = create_grpc(s);
     if (err) {
         server_destroy(s);
         return err;
@@ -178,6 +204,7 @@ void server_destroy(struct server *s)
         return;
     if (s->http)
         http_server_destroy(s->http);
+    grpc_server_destroy(s->grpc);
     for (uint32_t i = 0; i < s->loop_count; i++)
         loop_stop(s->loops[i]);
     for (uint32_t i = 0; i < s->loop_count; i++)
@@ -200,6 +227,11 @@ tis_error *server_start(struct server *s)
         err = http_server_start(s->http);
     if (err)
         return err;
+    if (s->grpc) {
+        grpc_server_start(s->grpc);
+        log_info("grpc open address=%s port=%u", s->options->grpc_address,
+                 grpc_server_port(s->grpc));
+    }
 
     log_info("http open address=%s port=%u threads=%u", s->options->http_address,
              http_server_port(s->http), s->loop_count);
@@ -249,7 +281,11 @@ bool server_stop(struct server *s, uint64_t deadline_ns)
     for (;;) {
         uint64_t now_ns = clock_ns();
         uint64_t step_ns = now_ns + NS_PER_SEC < deadline_ns ? now_ns + NS_PER_SEC : deadline_ns;
-        if (http_server_drain(s->http, step_ns) && registry_stop(s->registry, step_ns))
+        if (s->grpc)
+            grpc_server_drain(s->grpc, 0); /* both refuse before one is waited for */
+        if (http_server_drain(s->http, step_ns) &&
+            (!s->grpc || grpc_server_drain(s->grpc, step_ns)) &&
+            registry_stop(s->registry, step_ns))
             return true;
         now_ns = clock_ns();
         if (now_ns >= deadline_ns)

@@ -166,10 +166,8 @@ static const char *label_of(const struct call *call, const char *output, uint32_
     return label[0] ? label : NULL; /* an empty line gives no label */
 }
 
-/* Replaces the tensor by strings "<value>:<index>[:<label>]", k for each batch entry. */
-static tis_error *make_classes(struct encoder *e, struct tis_output *o, uint32_t k)
+tis_error *v2_make_classes(struct call *call, struct tis_output *o, uint32_t k)
 {
-    struct call *call = e->call;
     bool batches = call->target->config->max_batch_size > 0;
     uint32_t element = datatype_bytes(o->data_type);
     uint64_t entries = batches ? call->request->batch_size : 1;
@@ -264,6 +262,19 @@ static tis_error *check_size(const struct call *call, const struct tis_output *o
     return err;
 }
 
+tis_error *v2_check_output(const struct call *call, const struct tis_output *o)
+{
+    if (!o->buffer)
+        return error_new(TRITONSERVER_ERROR_INTERNAL,
+                         "model '%s': the backend sent output '%s' without memory",
+                         call->target->model_name, o->name);
+    if (o->attributes.memory_type == TRITONSERVER_MEMORY_GPU)
+        return error_new(TRITONSERVER_ERROR_INTERNAL,
+                         "model '%s': output '%s' lies in GPU memory, which a reply cannot carry",
+                         call->target->model_name, o->name);
+    return check_size(call, o);
+}
+
 static tis_error *append_outputs(struct encoder *e)
 {
     struct call *call = e->call;
@@ -274,18 +285,9 @@ static tis_error *append_outputs(struct encoder *e)
         const struct wanted_output *w = call_wanted(call, o->name);
         if (!w && call->wanted_count > 0)
             continue;
-        if (!o->buffer)
-            return error_new(TRITONSERVER_ERROR_INTERNAL,
-                             "model '%s': the backend sent output '%s' without memory",
-                             call->target->model_name, o->name);
-        if (o->attributes.memory_type == TRITONSERVER_MEMORY_GPU)
-            return error_new(TRITONSERVER_ERROR_INTERNAL,
-                             "model '%s': output '%s' lies in GPU memory, which a reply cannot "
-                             "carry",
-                             call->target->model_name, o->name);
-        err = check_size(call, o);
+        err = v2_check_output(call, o);
         if (!err && w && w->class_count > 0)
-            err = make_classes(e, o, w->class_count);
+            err = v2_make_classes(call, o, w->class_count);
         if (!first)
             bytes_append_char(e->out, ',');
         first = false;

@@ -42,39 +42,42 @@ void v2_ready(struct call *call)
     answer_yes_no(call, api_is_ready(call->api));
 }
 
+const char *const v2_extensions[V2_EXTENSION_COUNT] = {
+    "classification",     "model_repository", "model_configuration",
+    "binary_tensor_data", "parameters",       "statistics",
+};
+
+const char *v2_server_name(const struct api *api)
+{
+    return api->options.id ? api->options.id : V2_NAME;
+}
+
+const char *v2_server_version(const struct api *api)
+{
+    return api->options.version ? api->options.version : V2_VERSION;
+}
+
 void v2_server_metadata(struct call *call)
 {
-    static const char extensions[] =
-        "\"extensions\":[\"classification\",\"model_repository\",\"model_configuration\","
-        "\"binary_tensor_data\",\"parameters\",\"statistics\"]}";
-    const struct api_options *o = &call->api->options;
-    const char *name = o->id ? o->id : V2_NAME;
-    const char *version = o->version ? o->version : V2_VERSION;
+    const char *name = v2_server_name(call->api);
+    const char *version = v2_server_version(call->api);
     struct bytes *out = &call->out;
     bytes_append_str(out, "{\"name\":");
     json_append_string(out, name, strlen(name));
     bytes_append_str(out, ",\"version\":");
     json_append_string(out, version, strlen(version));
-    bytes_append_char(out, ',');
-    bytes_append_str(out, extensions);
+    bytes_append_str(out, ",\"extensions\":[");
+    for (size_t i = 0; i < V2_EXTENSION_COUNT; i++)
+        bytes_printf(out, "%s\"%s\"", i > 0 ? "," : "", v2_extensions[i]);
+    bytes_append_str(out, "]}");
     call_respond_json(call, 200, out);
 }
 
 /* ---- One model ---- */
 
-static tis_error *acquire(struct call *call)
-{
-    int64_t number;
-    tis_error *err = call_version_number(call, &number);
-    if (!err)
-        err = registry_acquire(call->api->registry, call->model.at, call->model.len, number,
-                               &call->target);
-    return err;
-}
-
 void v2_model_ready(struct call *call)
 {
-    tis_error *err = acquire(call);
+    tis_error *err = call_acquire(call);
     if (!err && version_is_ready(call->target)) {
         call_respond(call, 200, "");
         return;
@@ -151,7 +154,7 @@ static tis_error *append_metadata(struct call *call, struct bytes *out)
 
 void v2_model_metadata(struct call *call)
 {
-    tis_error *err = acquire(call);
+    tis_error *err = call_acquire(call);
     if (!err)
         err = append_metadata(call, &call->out);
     if (err)
@@ -162,7 +165,7 @@ void v2_model_metadata(struct call *call)
 
 void v2_model_config(struct call *call)
 {
-    tis_error *err = acquire(call);
+    tis_error *err = call_acquire(call);
     if (err) {
         v2_fail(call, err);
         return;

@@ -1,4 +1,4 @@
-/* api/v2/v2.h - the v2 Open Inference Protocol over HTTP, with Triton's extensions.
+/* api/v2/v2.h - the v2 Open Inference Protocol over HTTP and gRPC, with Triton's extensions.
  *
  * Each handler answers the call. Where Triton answers a client's mistake with 500 or text/plain, we
  * answer 400 with the JSON error; docs/differences.md lists each case.
@@ -42,5 +42,40 @@ size_t v2_json_bytes(const struct call *call);
 MUST_USE tis_error *v2_decode(struct call *call);
 /* Answers from call->response. */
 MUST_USE tis_error *v2_encode(struct call *call);
+
+/* What the server says of itself. */
+enum {
+    V2_EXTENSION_COUNT = 6
+};
+extern const char *const v2_extensions[V2_EXTENSION_COUNT];
+const char *v2_server_name(const struct api *api);
+const char *v2_server_version(const struct api *api);
+
+/* Is the output one that a reply can carry? */
+MUST_USE tis_error *v2_check_output(const struct call *call, const struct tis_output *o);
+/* Replaces the tensor by strings "<value>:<index>[:<label>]", k for each batch entry. */
+MUST_USE tis_error *v2_make_classes(struct call *call, struct tis_output *o, uint32_t k);
+
+/* ---- gRPC: grpc_metadata.c, grpc_infer.c ---- */
+
+void v2_rpc_health_check(struct call *call);
+void v2_rpc_server_live(struct call *call);
+void v2_rpc_server_ready(struct call *call);
+void v2_rpc_model_ready(struct call *call);
+void v2_rpc_server_metadata(struct call *call);
+void v2_rpc_model_metadata(struct call *call);
+void v2_rpc_model_config(struct call *call);
+void v2_rpc_statistics(struct call *call);
+void v2_rpc_repository_index(struct call *call);
+void v2_rpc_infer(struct call *call);
+
+/* Answers with the error's status and text. Takes err. */
+void v2_rpc_fail(struct call *call, tis_error *err);
+/* Answers with call->out. */
+void v2_rpc_respond(struct call *call);
+/* Fills call->request and call->wanted from the message of call->rpc. Threads: any, one at a time. */
+MUST_USE tis_error *v2_rpc_decode(struct call *call);
+/* Reads what v2_rpc_decode() needs a request for: model and version. */
+MUST_USE tis_error *v2_rpc_read_target(struct call *call);
 
 #endif

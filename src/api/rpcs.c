@@ -1,0 +1,107 @@
+/* Which path is which operation over gRPC, and the gRPC server's callbacks. */
+#include <string.h>
+
+#include "api/api.h"
+#include "api/call.h"
+#include "api/v2/v2.h"
+
+#define V2_SERVICE "/inference.GRPCInferenceService/"
+
+struct rpc {
+    const char *path;
+    void (*handle)(struct call *call);
+    int flags; /* of routes */
+};
+
+/* The hot one first. */
+static const struct rpc rpcs[] = {
+    { V2_SERVICE "ModelInfer", v2_rpc_infer, ROUTE_INFER },
+    { V2_SERVICE "ServerLive", v2_rpc_server_live, ROUTE_EXEMPT },
+    { V2_SERVICE "ServerReady", v2_rpc_server_ready, ROUTE_EXEMPT },
+    { V2_SERVICE "ModelReady", v2_rpc_model_ready, ROUTE_EXEMPT },
+    { V2_SERVICE "ServerMetadata", v2_rpc_server_metadata, 0 },
+    { V2_SERVICE "ModelMetadata", v2_rpc_model_metadata, 0 },
+    { V2_SERVICE "ModelConfig", v2_rpc_model_config, 0 },
+    { V2_SERVICE "ModelStatistics", v2_rpc_statistics, 0 },
+    { V2_SERVICE "RepositoryIndex", v2_rpc_repository_index, 0 },
+    { "/grpc.health.v1.Health/Check", v2_rpc_health_check, ROUTE_EXEMPT },
+};
+
+enum {
+    EXEMPT_BYTES_MAX = 64 << 10 /* of a message that the byte budget does not count */
+};
+
+static const struct rpc *find(const char *path)
+{
+    for (size_t i = 0; i < ARRAY_LEN(rpcs); i++) {
+        if (strcmp(rpcs[i].path, path) == 0)
+            return &rpcs[i];
+    }
+    return NULL;
+}
+
+static void on_head(struct grpc_exchange *ex, void *arg)
+{
+    const struct rpc *rpc = find(ex->path);
+    if (!rpc) {
+        grpc_fail(ex, GRPC_UNIMPLEMENTED, "");
+        return;
+    }
+    struct call *call = call_create_rpc(arg, ex);
+    if (!call) {
+        grpc_fail(ex, GRPC_UNAVAILABLE, "out of memory");
+        return;
+    }
+    ex->user = call;
+    call->rpc_handle = rpc->handle;
+    if (rpc->flags & ROUTE_EXEMPT) {
+        ex->budget_exempt = true;
+        ex->message_bytes_max = EXEMPT_BYTES_MAX;
+    }
+}
+
+static tis_error *on_message(struct grpc_exchange *ex, size_t bytes,
+                             struct http_body_memory *ret_memory, void *arg)
+{
+    (void)arg;
+    struct call *call = ex->user;
+    struct buffer *b = buffer_create(bytes, 0);
+    if (!b)
+        return error_no_memory();
+    call->body = b;
+    *ret_memory = (struct http_body_memory){ .base = b->base, .bytes = b->capacity };
+    return NULL;
+}
+
+static void on_request(struct grpc_exchange *ex, void *arg)
+{
+    (void)arg;
+    struct call *call = ex->user;
+    call->recv_end_ns = ex->recv_end_ns;
+    call->rpc_handle(call);
+}
+
+static void on_cancel(struct grpc_exchange *ex, void *arg)
+{
+    (void)arg;
+    call_cancel(ex->user);
+}
+
+static void on_end(struct grpc_exchange *ex, void *arg)
+{
+    (void)arg;
+    call_destroy(ex->user);
+    ex->user = NULL;
+}
+
+struct grpc_handler api_grpc_handler(struct api *api)
+{
+    return (struct grpc_handler){
+        .arg = api,
+        .on_head = on_head,
+        .on_message = on_message,
+        .on_request = on_request,
+        .on_cancel = on_cancel,
+        .on_end = on_end,
+    };
+}

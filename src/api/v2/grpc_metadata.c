@@ -1,0 +1,429 @@
+/* The v2 protocol over gRPC but for inference: health, metadata, configuration, statistics, index.
+ *
+ * Answers are protobuf-c messages in an arena of the call's time, packed into call->out. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "api/status.h"
+#include "api/v2/v2.h"
+#include "infer/datatype.h"
+#include "infer/reason.h"
+#include "proto/grpc_service.pb-c.h"
+#include "proto/message.h"
+#include "proto/wire.h"
+
+enum {
+    ARENA_BYTES_FIRST = 4096,
+    ARENA_BYTES_MAX = 64 << 20,
+};
+
+void v2_rpc_fail(struct call *call, tis_error *err)
+{
+    struct bytes text = { 0 };
+    if (status_has_request_prefix(err) && call->request)
+        bytes_printf(&text, "[request id: %s] ",
+                     call->request->id[0] ? call->request->id : "<id_unknown>");
+    TRITONSERVER_Error_Code code = status_describe(DIALECT_V2, err, &text);
+    grpc_fail(call->rpc, (enum grpc_code)status_grpc(code), bytes_str(&text));
+    bytes_fini(&text);
+    error_free(err);
+}
+
+void v2_rpc_respond(struct call *call)
+{
+    if (call->out.failed) {
+        grpc_fail(call->rpc, GRPC_UNAVAILABLE, "out of memory");
+        return;
+    }
+    struct iovec part = { .iov_base = call->out.data, .iov_len = call->out.len };
+    grpc_respond(call->rpc, &part, 1);
+}
+
+/* Takes err; without one the answer is the message. */
+static void respond_message(struct call *call, tis_error *err, const ProtobufCMessage *m)
+{
+    if (err) {
+        v2_rpc_fail(call, err);
+        return;
+    }
+    size_t len = protobuf_c_message_get_packed_size(m);
+    char *at = bytes_reserve(&call->out, len);
+    if (at)
+        call->out.len += protobuf_c_message_pack(m, (uint8_t *)at);
+    v2_rpc_respond(call);
+}
+
+/* ---- Requests: a name, a version ---- */
+
+tis_error *v2_rpc_read_target(struct call *call)
+{
+    struct wire w = wire_open(call->rpc->message, call->rpc->message_len);
+    for (struct wire_field f; wire_next(&w, &f);) {
+        if (f.type == WIRE_BYTES && f.number == 1)
+            call->model = (struct part){ f.data, f.len };
+        else if (f.type == WIRE_BYTES && f.number == 2)
+            call->version = (struct part){ f.data, f.len };
+    }
+    if (w.is_bad)
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG, "failed to parse the request message");
+    return NULL;
+}
+
+/* The version that the message names, in call->target. */
+static tis_error *acquire(struct call *call)
+{
+    tis_error *err = v2_rpc_read_target(call);
+    return err ? err : call_acquire(call);
+}
+
+/* ---- Health ---- */
+
+static void respond_yes_no(struct call *call, bool yes)
+{
+    api_count(call->api, COUNTER_HEALTH, call->start_ns);
+    if (api_state(call->api) == SERVER_EXITING) {
+        v2_rpc_fail(call, reason_error_args(REASON_SERVER_EXITING, NULL, 0));
+        return;
+    }
+    Inference__ServerLiveResponse m = INFERENCE__SERVER_LIVE_RESPONSE__INIT;
+    m.live = yes;
+    respond_message(call, NULL, &m.base);
+}
+
+void v2_rpc_server_live(struct call *call)
+{
+    respond_yes_no(call, api_is_live(call->api));
+}
+
+/* ServerReadyResponse has the same form. */
+void v2_rpc_server_ready(struct call *call)
+{
+    respond_yes_no(call, api_is_ready(call->api));
+}
+
+void v2_rpc_model_ready(struct call *call)
+{
+    Inference__ModelReadyResponse m = INFERENCE__MODEL_READY_RESPONSE__INIT;
+    tis_error *err = acquire(call);
+    m.ready = !err && version_is_ready(call->target);
+    bool is_wrong = err && error_reason(err) != REASON_MODEL_UNKNOWN &&
+                    error_code(err) == TRITONSERVER_ERROR_INVALID_ARG;
+    if (err && !is_wrong) {
+        error_free(err);
+        err = NULL;
+    }
+    respond_message(call, err, &m.base);
+}
+
+/* grpc.health.v1.HealthCheckResponse, whatever service the client asks for. */
+void v2_rpc_health_check(struct call *call)
+{
+    enum {
+        SERVING = 1,
+        NOT_SERVING = 2
+    };
+    wire_append_tag(&call->out, 1, WIRE_VARINT);
+    wire_append_varint(&call->out, api_is_ready(call->api) ? SERVING : NOT_SERVING);
+    v2_rpc_respond(call);
+}
+
+/* ---- Metadata ---- */
+
+void v2_rpc_server_metadata(struct call *call)
+{
+    Inference__ServerMetadataResponse m = INFERENCE__SERVER_METADATA_RESPONSE__INIT;
+    m.name = (char *)(uintptr_t)v2_server_name(call->api);
+    m.version = (char *)(uintptr_t)v2_server_version(call->api);
+    m.n_extensions = V2_EXTENSION_COUNT;
+    m.extensions = (char **)(uintptr_t)v2_extensions;
+    respond_message(call, NULL, &m.base);
+}
+
+typedef Inference__ModelMetadataResponse__TensorMetadata tensor_message;
+
+static tensor_message **make_tensors(struct arena *a, const struct tensor_spec *specs,
+                                     uint32_t count, bool batches)
+{
+    tensor_message **list = arena_alloc(a, count * sizeof(*list));
+    for (uint32_t i = 0; list && i < count; i++) {
+        tensor_message *t = arena_alloc(a, sizeof(*t));
+        int64_t *shape = arena_alloc(a, (specs[i].rank + 1) * sizeof(*shape));
+        if (!t || !shape)
+            return NULL;
+        *t = (tensor_message)INFERENCE__MODEL_METADATA_RESPONSE__TENSOR_METADATA__INIT;
+        t->name = (char *)(uintptr_t)specs[i].name;
+        t->datatype = (char *)(uintptr_t)datatype_name(specs[i].data_type);
+        t->shape = shape;
+        if (batches)
+            shape[t->n_shape++] = -1;
+        for (uint32_t k = 0; k < specs[i].rank; k++)
+            shape[t->n_shape++] = specs[i].dims[k];
+        list[i] = t;
+    }
+    return list;
+}
+
+/* The ready versions of the call's model. */
+static tis_error *add_versions(struct call *call, struct arena *a,
+                               Inference__ModelMetadataResponse *m)
+{
+    struct model_info *models;
+    uint32_t count;
+    tis_error *err =
+        registry_info(call->api->registry, call->model.at, call->model.len, &models, &count);
+    if (err)
+        return err;
+    m->versions = arena_alloc(a, models[0].version_count * sizeof(*m->versions));
+    if (!m->versions)
+        err = error_no_memory();
+    for (uint32_t i = 0; i < models[0].version_count && !err; i++) {
+        if (models[0].versions[i].state != VERSION_READY)
+            continue;
+        char *text = arena_printf(a, "%" PRId64, models[0].versions[i].number);
+        if (text)
+            m->versions[m->n_versions++] = text;
+        else
+            err = error_no_memory();
+    }
+    registry_info_free(models, count);
+    return err;
+}
+
+static tis_error *make_metadata(struct call *call, struct arena *a,
+                                Inference__ModelMetadataResponse *m)
+{
+    const struct model_config *config = call->target->config;
+    bool batches = config->max_batch_size > 0;
+    m->name = (char *)(uintptr_t)call->target->model_name;
+    m->platform =
+        config->message->platform[0] ? config->message->platform : config->message->backend;
+    m->inputs = make_tensors(a, config->inputs, config->input_count, batches);
+    m->outputs = make_tensors(a, config->outputs, config->output_count, batches);
+    if (!m->inputs || !m->outputs)
+        return error_no_memory();
+    m->n_inputs = config->input_count;
+    m->n_outputs = config->output_count;
+    return add_versions(call, a, m);
+}
+
+void v2_rpc_model_metadata(struct call *call)
+{
+    char first[ARENA_BYTES_FIRST];
+    struct arena a;
+    Inference__ModelMetadataResponse m = INFERENCE__MODEL_METADATA_RESPONSE__INIT;
+    arena_init(&a, first, sizeof(first), ARENA_BYTES_MAX);
+    tis_error *err = acquire(call);
+    if (!err)
+        err = make_metadata(call, &a, &m);
+    respond_message(call, err, &m.base);
+    arena_fini(&a);
+}
+
+void v2_rpc_model_config(struct call *call)
+{
+    Inference__ModelConfigResponse m = INFERENCE__MODEL_CONFIG_RESPONSE__INIT;
+    tis_error *err = acquire(call);
+    if (!err)
+        m.config = (Inference__ModelConfig *)(uintptr_t)call->target->config->message;
+    respond_message(call, err, &m.base);
+}
+
+/* ---- Statistics ---- */
+
+static Inference__StatisticDuration *make_duration(struct arena *a, const struct duration *d)
+{
+    Inference__StatisticDuration *m = arena_alloc(a, sizeof(*m));
+    if (!m)
+        return NULL;
+    *m = (Inference__StatisticDuration)INFERENCE__STATISTIC_DURATION__INIT;
+    m->count = d->count;
+    m->ns = d->ns;
+    return m;
+}
+
+static Inference__InferBatchStatistics *make_batch(struct arena *a,
+                                                   const struct batch_statistics *b)
+{
+    Inference__InferBatchStatistics *m = arena_alloc(a, sizeof(*m));
+    if (!m)
+        return NULL;
+    *m = (Inference__InferBatchStatistics)INFERENCE__INFER_BATCH_STATISTICS__INIT;
+    m->batch_size = b->batch_size;
+    m->compute_input = make_duration(a, &b->compute_input);
+    m->compute_infer = make_duration(a, &b->compute_infer);
+    m->compute_output = make_duration(a, &b->compute_output);
+    return m;
+}
+
+static Inference__InferStatistics *make_totals(struct arena *a, const struct statistics_totals *t)
+{
+    static const struct duration none;
+    Inference__InferStatistics *m = arena_alloc(a, sizeof(*m));
+    if (!m)
+        return NULL;
+    *m = (Inference__InferStatistics)INFERENCE__INFER_STATISTICS__INIT;
+    m->success = make_duration(a, &t->success);
+    m->fail = make_duration(a, &t->fail);
+    m->queue = make_duration(a, &t->queue);
+    m->compute_input = make_duration(a, &t->compute_input);
+    m->compute_infer = make_duration(a, &t->compute_infer);
+    m->compute_output = make_duration(a, &t->compute_output);
+    m->cache_hit = make_duration(a, &none); /* there is no response cache */
+    m->cache_miss = make_duration(a, &none);
+    return m;
+}
+
+static tis_error *make_version(struct arena *a, const char *name, const struct version_info *v,
+                               Inference__ModelStatistics **ret_message)
+{
+    struct statistics_snapshot s;
+    statistics_get(&v->version->statistics, &s);
+    Inference__ModelStatistics *m = arena_alloc(a, sizeof(*m));
+    Inference__InferBatchStatistics **batches =
+        arena_alloc(a, (s.batch_count + 1) * sizeof(*batches));
+    char *model = arena_strdup(a, name);
+    char *version = arena_printf(a, "%" PRId64, v->number);
+    bool is_made = m && batches && model && version;
+    if (is_made) {
+        *m = (Inference__ModelStatistics)INFERENCE__MODEL_STATISTICS__INIT;
+        m->name = model;
+        m->version = version;
+        m->last_inference = s.totals.last_inference_ms;
+        m->inference_count = s.totals.inference_count;
+        m->execution_count = s.totals.execution_count;
+        m->inference_stats = make_totals(a, &s.totals);
+        m->batch_stats = batches;
+        is_made = m->inference_stats != NULL;
+    }
+    for (uint32_t i = 0; i < s.batch_count && is_made; i++) {
+        if (s.batches[i].compute_infer.count == 0)
+            continue; /* requests of this size ran in batches of another */
+        batches[m->n_batch_stats] = make_batch(a, &s.batches[i]);
+        is_made = batches[m->n_batch_stats++] != NULL;
+    }
+    statistics_snapshot_fini(&s);
+    if (!is_made)
+        return error_no_memory();
+    *ret_message = m;
+    return NULL;
+}
+
+/* The named version, or all that are ready. */
+static tis_error *make_statistics(struct call *call, int64_t number, struct arena *a,
+                                  Inference__ModelStatisticsResponse *m)
+{
+    const char *name = call->model.len > 0 ? call->model.at : NULL;
+    struct model_info *models;
+    uint32_t count;
+    tis_error *err = registry_info(call->api->registry, name, call->model.len, &models, &count);
+    if (err)
+        return err;
+    size_t version_count = 0;
+    for (uint32_t i = 0; i < count; i++)
+        version_count += models[i].version_count;
+    m->model_stats = arena_alloc(a, (version_count + 1) * sizeof(*m->model_stats));
+    if (!m->model_stats)
+        err = error_no_memory();
+    for (uint32_t i = 0; i < count && !err; i++) {
+        for (uint32_t k = 0; k < models[i].version_count && !err; k++) {
+            const struct version_info *v = &models[i].versions[k];
+            if (!v->version || (number >= 0 && v->number != number))
+                continue;
+            err = make_version(a, models[i].name, v, &m->model_stats[m->n_model_stats]);
+            m->n_model_stats += !err;
+        }
+    }
+    if (!err && m->n_model_stats == 0 && number >= 0)
+        err = reason_error(REASON_VERSION_UNKNOWN, models[0].name, REASON_NUMBER(number));
+    registry_info_free(models, count);
+    return err;
+}
+
+void v2_rpc_statistics(struct call *call)
+{
+    char first[ARENA_BYTES_FIRST];
+    struct arena a;
+    int64_t number = -1;
+    Inference__ModelStatisticsResponse m = INFERENCE__MODEL_STATISTICS_RESPONSE__INIT;
+    arena_init(&a, first, sizeof(first), ARENA_BYTES_MAX);
+    tis_error *err = v2_rpc_read_target(call);
+    if (!err)
+        err = call_version_number(call, &number);
+    if (!err)
+        err = make_statistics(call, number, &a, &m);
+    if (err && error_reason(err) == REASON_MODEL_UNKNOWN) {
+        tis_error *unknown =
+            error_new(TRITONSERVER_ERROR_INVALID_ARG, "requested model '%.*s' is not available",
+                      (int)call->model.len, call->model.at);
+        error_free(err);
+        err = unknown;
+    }
+    respond_message(call, err, &m.base);
+    arena_fini(&a);
+}
+
+/* ---- Repository index ---- */
+
+typedef Inference__RepositoryIndexResponse__ModelIndex index_message;
+
+static tis_error *add_entry(struct arena *a, Inference__RepositoryIndexResponse *m,
+                            const char *name, int64_t version, enum version_state state,
+                            const char *reason)
+{
+    index_message *entry = arena_alloc(a, sizeof(*entry));
+    if (!entry)
+        return error_no_memory();
+    *entry = (index_message)INFERENCE__REPOSITORY_INDEX_RESPONSE__MODEL_INDEX__INIT;
+    entry->name = (char *)(uintptr_t)name;
+    if (version >= 0)
+        entry->version = arena_printf(a, "%" PRId64, version);
+    entry->state = (char *)(uintptr_t)version_state_name(state);
+    entry->reason = (char *)(uintptr_t)reason;
+    m->models[m->n_models++] = entry;
+    return entry->version ? NULL : error_no_memory();
+}
+
+static tis_error *add_entries(const struct model_info *models, uint32_t count, bool only_ready,
+                              struct arena *a, Inference__RepositoryIndexResponse *m)
+{
+    size_t entry_count = count;
+    for (uint32_t i = 0; i < count; i++)
+        entry_count += models[i].version_count;
+    m->models = arena_alloc(a, entry_count * sizeof(*m->models));
+    tis_error *err = m->models ? NULL : error_no_memory();
+    for (uint32_t i = 0; i < count && !err; i++) {
+        const struct model_info *info = &models[i];
+        if (info->reason[0] && !only_ready)
+            err = add_entry(a, m, info->name, -1, VERSION_UNAVAILABLE, info->reason);
+        for (uint32_t k = 0; k < info->version_count && !err; k++) {
+            const struct version_info *v = &info->versions[k];
+            if (!only_ready || v->state == VERSION_READY)
+                err = add_entry(a, m, info->name, v->number, v->state, v->reason);
+        }
+    }
+    return err;
+}
+
+void v2_rpc_repository_index(struct call *call)
+{
+    char first[ARENA_BYTES_FIRST];
+    struct arena a;
+    bool only_ready = false;
+    struct model_info *models = NULL;
+    uint32_t count = 0;
+    Inference__RepositoryIndexResponse m = INFERENCE__REPOSITORY_INDEX_RESPONSE__INIT;
+    struct wire w = wire_open(call->rpc->message, call->rpc->message_len);
+    for (struct wire_field f; wire_next(&w, &f);) {
+        if (f.number == 2 && f.type == WIRE_VARINT)
+            only_ready = f.value != 0;
+    }
+    arena_init(&a, first, sizeof(first), ARENA_BYTES_MAX);
+    tis_error *err =
+        w.is_bad ? error_new(TRITONSERVER_ERROR_INVALID_ARG, "failed to parse the request message")
+                 : registry_info(call->api->registry, NULL, 0, &models, &count);
+    if (!err)
+        err = add_entries(models, count, only_ready, &a, &m);
+    respond_message(call, err, &m.base);
+    registry_info_free(models, count);
+    arena_fini(&a);
+}

@@ -1,0 +1,91 @@
+#include "proto/wire.h"
+
+bool wire_varint(struct wire *w, uint64_t *ret_value)
+{
+    uint64_t value = 0;
+    for (unsigned shift = 0; shift < 70; shift += 7) {
+        if (w->at == w->end)
+            break;
+        unsigned char byte = (unsigned char)*w->at++;
+        value |= shift < 64 ? (uint64_t)(byte & 0x7f) << shift : 0;
+        if (byte < 0x80) {
+            *ret_value = value;
+            return true;
+        }
+    }
+    w->is_bad = true;
+    return false;
+}
+
+bool wire_next(struct wire *w, struct wire_field *ret_field)
+{
+    uint64_t tag;
+    if (w->is_bad || w->at == w->end || !wire_varint(w, &tag))
+        return false;
+    struct wire_field f = { .number = (uint32_t)(tag >> 3), .type = tag & 7 };
+    uint64_t len = 0;
+    switch (f.type) {
+    case WIRE_VARINT:
+        if (!wire_varint(w, &f.value))
+            return false;
+        break;
+    case WIRE_BYTES:
+        if (!wire_varint(w, &len))
+            return false;
+        break;
+    case WIRE_FIXED32:
+        len = 4;
+        break;
+    case WIRE_FIXED64:
+        len = 8;
+        break;
+    default:
+        w->is_bad = true;
+    }
+    if (w->is_bad || f.number == 0 || tag >> 32 || len > (size_t)(w->end - w->at)) {
+        w->is_bad = true;
+        return false;
+    }
+    f.data = w->at;
+    f.len = (size_t)len;
+    w->at += len;
+    *ret_field = f;
+    return true;
+}
+
+size_t wire_varint_bytes(uint64_t value)
+{
+    size_t n = 1;
+    while (value >= 0x80) {
+        value >>= 7;
+        n++;
+    }
+    return n;
+}
+
+void wire_append_varint(struct bytes *out, uint64_t value)
+{
+    char digits[10];
+    size_t n = 0;
+    for (; value >= 0x80; value >>= 7)
+        digits[n++] = (char)(value | 0x80);
+    digits[n++] = (char)value;
+    bytes_append(out, digits, n);
+}
+
+void wire_append_tag(struct bytes *out, uint32_t number, enum wire_type type)
+{
+    wire_append_varint(out, (uint64_t)number << 3 | type);
+}
+
+void wire_append_head(struct bytes *out, uint32_t number, uint64_t len)
+{
+    wire_append_tag(out, number, WIRE_BYTES);
+    wire_append_varint(out, len);
+}
+
+void wire_append_bytes(struct bytes *out, uint32_t number, const void *data, size_t len)
+{
+    wire_append_head(out, number, len);
+    bytes_append(out, data, len);
+}
