@@ -92,8 +92,9 @@ static void cancel(struct stream *s)
 
 void stream_closed(struct stream *s)
 {
+    s->is_replied = true; /* nobody would read it */
+    cancel(s);            /* may answer, and must not end s under our hands */
     s->is_open = false;
-    cancel(s);
     settle(s);
 }
 

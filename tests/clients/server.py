@@ -73,6 +73,7 @@ class Server:
             repositories = [repositories]
         self.port = port
         self.command = [executable(), "--http-address=127.0.0.1", f"--http-port={port}",
+                        "--grpc-address=127.0.0.1", "--grpc-port=0",
                         *(f"--model-repository={r}" for r in repositories), *flags]
         self.changed = threading.Condition()
         self.stdout_lines, self.stderr_lines = [], []
@@ -122,6 +123,10 @@ class Server:
         with self.changed:
             return "\n".join([" ".join(self.command), "--- stdout", *self.stdout_lines,
                               "--- stderr", *self.stderr_lines[-200:]])
+
+    @property
+    def grpc_url(self):
+        return "127.0.0.1:" + self.wait_log("grpc open").rpartition("port=")[2]
 
     @property
     def url(self):

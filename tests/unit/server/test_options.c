@@ -155,8 +155,9 @@ static void test_errors(void **state)
         { "--backend-config=onnxruntime,k", "expected NAME,KEY=VALUE" },
         { "--backend-config=onnxruntime,=v", "expected NAME,KEY=VALUE" },
         /* what this release does not have */
-        { "--allow-grpc", "serves no gRPC" },
-        { "--allow-grpc=true", "serves no gRPC" },
+        { "--allow-metrics", "no metrics port" },
+        { "--allow-metrics=true", "no metrics port" },
+        { "--grpc-port=65536", "from 0 to 65535" },
         { "--allow-http=false", "--allow-http" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
