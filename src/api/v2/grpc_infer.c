@@ -219,7 +219,7 @@ static bool put_integer(TRITONSERVER_DataType type, uint64_t value, char *at)
     return fits;
 }
 
-/* Adds a field's values to [*at, end); at NULL: only counts them in *bytes. Fields are packed or not. */
+/* Writes a field's values to *at and moves it; at NULL it only counts them in *bytes. Packed or not. */
 static tis_error *put_values(const struct tis_input *in, const struct wire_field *f, char **at,
                              uint64_t *bytes)
 {
@@ -258,7 +258,8 @@ static tis_error *put_values(const struct tis_input *in, const struct wire_field
         if (*at && !put_integer(in->data_type, value, *at))
             return INVALID("'contents' of input '%s': a value is out of the range of %s", in->name,
                            datatype_name(in->data_type));
-        *at += *at ? element : 0;
+        if (*at)
+            *at += element;
         *bytes += element;
         if (!is_packed)
             break;
