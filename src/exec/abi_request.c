@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/slab.h"
 #include "exec/plugin_call.h"
+#include "exec/response_factory.h"
 #include "exec/version.h"
 #include "infer/datatype.h"
 #include "infer/request.h"
@@ -247,12 +248,6 @@ TRITONSERVER_Error *TRITONBACKEND_InputBufferForHostPolicy(
 
 /* ---- Response factory ---- */
 
-struct tis_response_factory {
-    _Atomic bool alive;
-    uint32_t generation;
-    struct sink *sink; /* a reference */
-};
-
 static const struct slab factory_slab = { SLAB_FACTORY, sizeof(struct tis_response_factory) };
 
 TRITONSERVER_Error *TRITONBACKEND_ResponseFactoryNew(TRITONBACKEND_ResponseFactory **factory,
@@ -266,6 +261,7 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseFactoryNew(TRITONBACKEND_ResponseFacto
         return error_no_memory();
     f->generation = is_new ? 1 : f->generation + 1;
     f->sink = sink_ref(request->sink);
+    atomic_store(&f->responses_reported, 0);
     atomic_store(&f->alive, true);
     *factory = f;
     return NULL;

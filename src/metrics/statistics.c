@@ -7,7 +7,8 @@
 
 /* Clients choose batch sizes, and a backend may report any: what one version keeps has a bound. */
 enum {
-    BATCH_SIZES_MAX = 4096
+    BATCH_SIZES_MAX = 4096,
+    RESPONSES_MAX = 1024,
 };
 
 void statistics_init(struct statistics *s)
@@ -19,6 +20,7 @@ void statistics_init(struct statistics *s)
 void statistics_fini(struct statistics *s)
 {
     free(s->batches);
+    free(s->responses);
     lock_fini(&s->lock);
 }
 
@@ -120,22 +122,69 @@ void statistics_add_execution(struct statistics *s, uint64_t batch_size, uint64_
     lock_release(&s->lock);
 }
 
+/* Under the lock. NULL beyond the bound, or when out of memory. */
+static struct response_statistics *response_entry(struct statistics *s, uint32_t index)
+{
+    if (index >= RESPONSES_MAX)
+        return NULL;
+    if (index >= s->response_count) {
+        struct response_statistics *grown =
+            realloc(s->responses, (index + 1) * sizeof(*s->responses));
+        if (!grown)
+            return NULL;
+        memset(&grown[s->response_count], 0, (index + 1 - s->response_count) * sizeof(*grown));
+        s->responses = grown;
+        s->response_count = index + 1;
+    }
+    return &s->responses[index];
+}
+
+/* Triton's rules: a cancelled response counts as such alone; one without outputs is all compute. */
+void statistics_add_response(struct statistics *s, uint32_t index,
+                             const struct statistics_response *r)
+{
+    uint64_t total_ns = span(r->start_ns, r->end_ns);
+    bool has_output = r->output_start_ns > 0;
+    lock_take(&s->lock);
+    struct response_statistics *e = response_entry(s, index);
+    if (e && r->end == RESPONSE_END_CANCEL) {
+        duration_add(&e->cancel, total_ns);
+    } else if (e) {
+        duration_add(&e->compute_infer,
+                     has_output ? span(r->start_ns, r->output_start_ns) : total_ns);
+        if (has_output)
+            duration_add(&e->compute_output, span(r->output_start_ns, r->end_ns));
+        if (r->end == RESPONSE_END_FAIL)
+            duration_add(&e->fail, total_ns);
+        else
+            duration_add(has_output ? &e->success : &e->empty, total_ns);
+    }
+    lock_release(&s->lock);
+}
+
+/* A copy of count elements, NULL when there are none or no memory. */
+static void *copy_of(const void *array, size_t count, size_t element_bytes)
+{
+    void *copy = count > 0 ? malloc(count * element_bytes) : NULL;
+    if (copy)
+        memcpy(copy, array, count * element_bytes);
+    return copy;
+}
+
 void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot)
 {
     lock_take(&s->lock);
     *ret_snapshot = (struct statistics_snapshot){ .totals = s->totals };
-    if (s->batch_count > 0) {
-        ret_snapshot->batches = malloc(s->batch_count * sizeof(*s->batches));
-        if (ret_snapshot->batches) {
-            memcpy(ret_snapshot->batches, s->batches, s->batch_count * sizeof(*s->batches));
-            ret_snapshot->batch_count = s->batch_count;
-        }
-    }
+    ret_snapshot->batches = copy_of(s->batches, s->batch_count, sizeof(*s->batches));
+    ret_snapshot->batch_count = ret_snapshot->batches ? s->batch_count : 0;
+    ret_snapshot->responses = copy_of(s->responses, s->response_count, sizeof(*s->responses));
+    ret_snapshot->response_count = ret_snapshot->responses ? s->response_count : 0;
     lock_release(&s->lock);
 }
 
 void statistics_snapshot_fini(struct statistics_snapshot *snapshot)
 {
     free(snapshot->batches);
+    free(snapshot->responses);
     *snapshot = (struct statistics_snapshot){ 0 };
 }

@@ -32,6 +32,16 @@ struct batch_statistics {
     struct duration compute_output;
 };
 
+/* The n-th responses of decoupled models' requests. */
+struct response_statistics {
+    struct duration compute_infer;
+    struct duration compute_output;
+    struct duration success;
+    struct duration fail;
+    struct duration empty; /* ended without a response */
+    struct duration cancel;
+};
+
 struct statistics_totals {
     uint64_t last_inference_ms; /* since the epoch; 0: never */
     uint64_t inference_count;   /* batch entries of successful requests */
@@ -50,6 +60,8 @@ struct statistics {
     struct batch_statistics *batches; /* sorted by batch_size */
     uint32_t batch_count;
     uint32_t batch_capacity;
+    struct response_statistics *responses; /* by number in their request */
+    uint32_t response_count;
 };
 
 /* A copy to read at leisure; statistics_snapshot_fini() frees it. */
@@ -57,6 +69,8 @@ struct statistics_snapshot {
     struct statistics_totals totals;
     struct batch_statistics *batches;
     uint32_t batch_count;
+    struct response_statistics *responses;
+    uint32_t response_count;
 };
 
 /* One request, as a backend reports it: all times monotonic ns. */
@@ -71,6 +85,20 @@ struct statistics_request {
     uint64_t exec_end_ns;
 };
 
+enum response_end_kind {
+    RESPONSE_END_SUCCESS, /* with outputs, or empty */
+    RESPONSE_END_FAIL,
+    RESPONSE_END_CANCEL,
+};
+
+/* One response, as a backend reports it: monotonic ns. */
+struct statistics_response {
+    enum response_end_kind end;
+    uint64_t start_ns;
+    uint64_t output_start_ns; /* 0: it had no outputs */
+    uint64_t end_ns;
+};
+
 void statistics_init(struct statistics *s);
 void statistics_fini(struct statistics *s);
 
@@ -82,7 +110,11 @@ void statistics_add_execution(struct statistics *s, uint64_t batch_size, uint64_
                               uint64_t compute_start_ns, uint64_t compute_end_ns,
                               uint64_t exec_end_ns);
 
-/* Without memory for the batches the snapshot has none. */
+/* Response number `index` of its request; those beyond a bound are not kept. */
+void statistics_add_response(struct statistics *s, uint32_t index,
+                             const struct statistics_response *r);
+
+/* Without memory for the batches, or for the responses, the snapshot has none. */
 void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot);
 void statistics_snapshot_fini(struct statistics_snapshot *snapshot);
 

@@ -44,7 +44,7 @@ def server(tmp_path_factory, backends):
     models = tmp_path_factory.mktemp("models")
     add_python_model(models, "every_type", "every_type", text_of(
         [(f"IN_{t}", t, [-1]) for t in TYPES], [(f"OUT_{t}", t, [-1]) for t in TYPES], batch=4))
-    add_python_model(models, "complete_all", "complete", 'backend: "python"')
+    add_python_model(models, "complete_all", "complete")  # no config.pbtxt at all
     add_python_model(models, "complete_part", "complete", 'backend: "python"\ninput '
                      '[ { name: "A" data_type: TYPE_FP32 dims: [ -1 ] } ]\n')
     add_python_model(models, "count", "count", text_of(

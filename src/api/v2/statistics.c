@@ -22,6 +22,18 @@ static void append_batch(struct bytes *out, const struct batch_statistics *b)
     bytes_append_char(out, '}');
 }
 
+static void append_response(struct bytes *out, uint32_t index, const struct response_statistics *r)
+{
+    bytes_printf(out, "%s\"%" PRIu32 "\":{", index > 0 ? "," : "", index);
+    append_duration(out, "compute_infer", &r->compute_infer);
+    append_duration(out, "compute_output", &r->compute_output);
+    append_duration(out, "success", &r->success);
+    append_duration(out, "fail", &r->fail);
+    append_duration(out, "empty_response", &r->empty);
+    append_duration(out, "cancel", &r->cancel);
+    bytes_append_char(out, '}');
+}
+
 static void append_version(struct bytes *out, const char *name, const struct version_info *v)
 {
     static const struct duration none;
@@ -45,7 +57,10 @@ static void append_version(struct bytes *out, const char *name, const struct ver
     append_duration(out, "compute_output", &s.totals.compute_output);
     append_duration(out, "cache_hit", &none); /* there is no response cache */
     append_duration(out, "cache_miss", &none);
-    bytes_append_str(out, "},\"response_stats\":{},\"batch_stats\":[");
+    bytes_append_str(out, "},\"response_stats\":{");
+    for (uint32_t i = 0; i < s.response_count; i++)
+        append_response(out, i, &s.responses[i]);
+    bytes_append_str(out, "},\"batch_stats\":[");
     for (uint32_t i = 0; i < s.batch_count; i++) {
         if (s.batches[i].compute_infer.count == 0)
             continue; /* requests of this size ran in batches of another */

@@ -179,14 +179,47 @@ static void test_threads(void **state)
     statistics_fini(&s);
 }
 
+/* Each way a response can end, by its number; one far out is not kept. */
+static void test_responses(void **state)
+{
+    (void)state;
+    struct statistics s;
+    struct statistics_snapshot got;
+    struct statistics_response r = { .start_ns = 100, .output_start_ns = 130, .end_ns = 135 };
+    statistics_init(&s);
+    statistics_add_response(&s, 2, &r);
+    statistics_add_response(&s, 0, &r);
+    r.end = RESPONSE_END_FAIL;
+    statistics_add_response(&s, 0, &r);
+    r.output_start_ns = 0;
+    statistics_add_response(&s, 0, &r);
+    r.end = RESPONSE_END_SUCCESS;
+    statistics_add_response(&s, 1, &r);
+    r.end = RESPONSE_END_CANCEL;
+    statistics_add_response(&s, 1, &r);
+    statistics_add_response(&s, UINT32_MAX, &r);
+
+    statistics_get(&s, &got);
+    assert_int_equal(got.response_count, 3);
+    assert_duration(got.responses[0].success, 1, 35);
+    assert_duration(got.responses[0].fail, 2, 70);
+    assert_duration(got.responses[0].compute_infer, 3, 30 + 30 + 35);
+    assert_duration(got.responses[0].compute_output, 2, 10);
+    assert_duration(got.responses[1].empty, 1, 35);
+    assert_duration(got.responses[1].compute_infer, 1, 35);
+    assert_duration(got.responses[1].cancel, 1, 35);
+    assert_duration(got.responses[1].success, 0, 0);
+    assert_duration(got.responses[2].success, 1, 35);
+    statistics_snapshot_fini(&got);
+    statistics_fini(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_success),
-        cmocka_unit_test(test_failure),
-        cmocka_unit_test(test_times_out_of_order),
-        cmocka_unit_test(test_batch_sizes),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_success),     cmocka_unit_test(test_responses),
+        cmocka_unit_test(test_failure),     cmocka_unit_test(test_times_out_of_order),
+        cmocka_unit_test(test_batch_sizes), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
