@@ -58,9 +58,8 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
     struct stream *s = nghttp2_session_get_stream_user_data(session, id);
     if (s)
         stream_data(s, data, len);
-    return nghttp2_session_consume(session, id, len) == NGHTTP2_ERR_NOMEM
-               ? NGHTTP2_ERR_CALLBACK_FAILURE
-               : 0;
+    int rc = s ? stream_consume(s, len) : nghttp2_session_consume(session, id, len);
+    return rc == NGHTTP2_ERR_NOMEM ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 /* The last GOAWAY: no stream above the last one we have seen. */
@@ -168,6 +167,7 @@ static void lose(struct grpc_conn *c)
         list_append(&c->streams, item);
         stream_closed(LIST_ENTRY(item, struct stream, in_conn));
     }
+    reply_run_done(c);
 }
 
 /* ---- Moving on ---- */
@@ -178,12 +178,13 @@ static bool flush(struct grpc_conn *c)
     for (;;) {
         if (nghttp2_session_send(c->session) || c->is_failed)
             return false;
-        if (!c->out)
-            return true;
-        if (!output_write(c))
+        bool has_written = c->out != NULL;
+        if (c->out && !output_write(c))
             return false;
-        if (c->out)
-            return true; /* the socket is full */
+        bool has_done = !list_is_empty(&c->done_messages);
+        reply_run_done(c); /* may have more to send */
+        if (c->out || (!has_written && !has_done))
+            return true; /* the socket is full, or there is no more */
     }
 }
 
@@ -211,12 +212,12 @@ void grpc_conn_run(struct grpc_conn *c)
     struct grpc_shard *shard = c->shard;
     if (c->is_running)
         return;
-    if (!is_lost(c)) {
-        c->is_running = true;
-        if (c->is_failed || !flush(c) || is_over(c))
-            lose(c);
-        c->is_running = false;
-    }
+    c->is_running = true;
+    if (is_lost(c))
+        reply_run_done(c);
+    else if (c->is_failed || !flush(c) || is_over(c))
+        lose(c);
+    c->is_running = false;
     if (!is_lost(c)) {
         bool is_full = output_queued(c) >= OUTPUT_QUEUED_MAX;
         loop_watch_change(shard->loop, &c->watch,
@@ -355,6 +356,7 @@ void conn_adopt(struct grpc_shard *s, int fd)
     c->adopt.run = open_run;
     list_init(&c->in_shard);
     list_init(&c->streams);
+    list_init(&c->done_messages);
     atomic_fetch_add(&s->conn_count, 1);
     atomic_fetch_add(&s->server->conn_count, 1);
     if (loop_is_current(s->loop))

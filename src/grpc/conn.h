@@ -11,6 +11,7 @@
 
 #include <nghttp2/nghttp2.h>
 
+#include "base/arena.h"
 #include "base/list.h"
 #include "base/lock.h"
 #include "grpc/frame.h"
@@ -24,8 +25,14 @@ enum {
     OUTPUT_BYTES = 32 << 10, /* of frames that are copied: all but tensors */
     OUTPUT_SLICES_MAX = 256,
     OUTPUT_QUEUED_MAX = 4 << 20, /* more is not taken from nghttp2, and nothing is read */
-    FRAME_SLICES_MAX = 8,        /* of the reply, in one DATA frame */
+    FRAME_PARTS_MAX = 16,        /* of messages, in one DATA frame */
+    COPY_BYTES_MAX = 1024,       /* a shorter part is copied */
     PATH_BYTES = 256,
+    METADATA_MAX = 64,
+    METADATA_BYTES_FIRST = 512,
+    METADATA_BYTES_MAX = 64 << 10,
+    STREAM_HELD_BYTES_MAX = 8 << 20, /* of messages that a stream's handler has */
+    MESSAGE_HELD_BYTES_MIN = 4096,   /* what a message counts at least: it becomes a request */
     PARTS_INLINE = 8,
     FREE_MAX = 256, /* streams and outputs kept by a shard for reuse */
 };
@@ -39,35 +46,46 @@ struct stream {
 
     bool is_open;      /* nghttp2 knows it */
     bool is_seen;      /* on_head was called: on_end is due */
-    bool is_asked;     /* on_request was called: an answer is due */
-    bool is_answered;  /* grpc_respond or grpc_fail was called */
+    bool is_asked;     /* on_request was called, or it is a stream: an answer is due */
+    bool is_answered;  /* grpc_respond, grpc_fail or grpc_finish was called */
     bool is_cancelled; /* on_cancel was called */
-    bool is_replied;   /* an answer, the handler's or ours, was given to nghttp2 */
+    bool is_replied;   /* the answer, the handler's or ours, is settled: no more may be sent */
+    bool is_begun;     /* the answer's headers were given to nghttp2 */
+    bool is_deferred;  /* nghttp2 waits for grpc_send() */
     bool is_grpc;      /* POST and a content type of ours */
     bool is_post;
     bool has_timeout;
+    bool has_metadata; /* the arena is in use */
+    bool is_head_long; /* more metadata than we keep */
 
     uint64_t timeout_ns;
     struct loop_timer deadline;
 
-    /* input */
+    /* input: the current message */
     uint8_t prefix[FRAME_PREFIX_BYTES];
     uint32_t prefix_len;
     size_t message_len; /* announced */
     size_t received;
     struct http_body_memory memory;
-    size_t budget_bytes; /* charged */
+    size_t budget_bytes; /* charged, for all messages */
+    size_t held;         /* of a stream: charged messages that the handler has, see held_bytes() */
+    size_t unconsumed;   /* of the stream's window, to be given back when less is held */
 
-    /* output: parts[part_at..part_count) from part_offset are not yet in the connection's output */
-    uint8_t out_prefix[FRAME_PREFIX_BYTES];
-    struct iovec *parts; /* inline_parts, or malloc'ed; [0] is the prefix */
-    uint32_t part_count;
-    uint32_t part_at;
-    size_t part_offset;
-    uint64_t left;
-    uint32_t slices; /* in the connection's output */
-    struct iovec inline_parts[PARTS_INLINE];
+    /* output */
+    struct list messages; /* not wholly in the connection's output; nghttp2 takes from the first */
+    uint32_t message_count;  /* not done */
+    size_t unsent;           /* bytes of those in `messages` */
+    size_t promised;         /* of these, in a frame that nghttp2 has begun */
+    struct grpc_message own; /* the answer of a unary call */
+    struct iovec *own_parts; /* own_inline, or malloc'ed */
+    int final_code;
+    char *final_text; /* malloc'ed, or NULL */
+    struct iovec own_inline[PARTS_INLINE];
+
+    struct arena arena; /* of the metadata */
+    struct http_header metadata[METADATA_MAX];
     char path[PATH_BYTES];
+    char metadata_first[METADATA_BYTES_FIRST] __attribute__((aligned(16)));
 };
 
 /* Bytes on their way to the socket. Lent to a connection while it has any. */
@@ -78,7 +96,7 @@ struct output {
     uint32_t at;
     uint32_t count;
     struct iovec iov[OUTPUT_SLICES_MAX];
-    struct stream *owner[OUTPUT_SLICES_MAX]; /* NULL: the bytes are in bytes[] */
+    struct grpc_message *owner[OUTPUT_SLICES_MAX]; /* NULL: the bytes are in bytes[] */
     char bytes[OUTPUT_BYTES];
 };
 
@@ -89,7 +107,8 @@ struct grpc_conn {
     /* loop thread only */
     struct list in_shard;
     struct list streams;
-    struct loop_watch watch; /* watch.fd is -1 once the connection is lost */
+    struct list done_messages; /* reply_run_done() tells their senders */
+    struct loop_watch watch;   /* watch.fd is -1 once the connection is lost */
     struct loop_timer timer;
     nghttp2_session *session; /* NULL once the connection is lost */
     struct output *out;       /* NULL: nothing to write */
@@ -177,12 +196,33 @@ void stream_header(struct stream *s, const uint8_t *name, size_t name_len, const
 /* The headers are complete. */
 void stream_head(struct stream *s);
 void stream_data(struct stream *s, const uint8_t *data, size_t len);
+/* Gives back what can be of the windows that the bytes of stream_data() have used. An error of
+ * nghttp2's. */
+int stream_consume(struct stream *s, size_t len);
 /* The client has sent everything. */
 void stream_end(struct stream *s);
 /* nghttp2 has forgotten the stream, or the connection is lost. May free s. */
 void stream_closed(struct stream *s);
-/* Slices of the reply have left the output. May free s. */
-void stream_slices_gone(struct stream *s, uint32_t count);
+/* Ends the exchange when nobody needs it any more. May free s. */
+void stream_settle(struct stream *s);
+/* The client does not wait for the handler's answer any more. */
+void stream_cancel(struct stream *s);
+
+/* ---- reply.c ---- */
+
+/* An answer of our own, unless one was given; the text is copied. */
+void reply_error(struct stream *s, enum grpc_code code, const char *text);
+PRINTF(3, 4) void reply_errorf(struct stream *s, enum grpc_code code, const char *fmt, ...);
+/* To a client that does not speak gRPC: a status of HTTP, three digits. */
+void reply_http(struct stream *s, const char *status);
+/* The stream is closed: drops what is queued. */
+void reply_drop(struct stream *s);
+/* Slices of m have left the output. */
+void reply_slices_gone(struct grpc_message *m, uint32_t count);
+/* m is wholly in the output. */
+void reply_taken(struct grpc_message *m);
+/* Calls done() of the messages that are. Not from inside nghttp2. May free streams. */
+void reply_run_done(struct grpc_conn *c);
 
 /* ---- output.c ---- */
 
@@ -191,7 +231,7 @@ ssize_t output_send(nghttp2_session *session, const uint8_t *data, size_t len, i
                     void *user);
 int output_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
                      size_t len, nghttp2_data_source *source, void *user);
-/* One writev; false when the connection is lost. May free streams. */
+/* One writev; false when the connection is lost. */
 bool output_write(struct grpc_conn *c);
 /* The connection is lost: lets go of what is queued. */
 void output_drop(struct grpc_conn *c);

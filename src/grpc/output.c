@@ -1,7 +1,8 @@
 /* grpc/output.c - from nghttp2 to the socket.
  *
  * nghttp2 hands over one frame after the other. What is small is copied; of a DATA frame only the
- * nine bytes of its head are, and the reply's parts follow as slices of the handler's memory. All
+ * nine bytes of its head and short parts are, and long parts of messages follow as slices of the
+ * handler's memory. All
  * of it goes out by one sendmsg() a round of the loop. The output is bounded: when it is full, or
  * OUTPUT_QUEUED_MAX bytes wait for a slow reader, nghttp2 is told to keep the rest to itself. */
 #include <assert.h>
@@ -62,6 +63,8 @@ size_t output_queued(const struct grpc_conn *c)
 static void append_copy(struct output *o, const void *data, size_t len)
 {
     char *at = o->bytes + o->len;
+    if (len == 0)
+        return;
     memcpy(at, data, len);
     o->len += len;
     o->queued += len;
@@ -93,6 +96,44 @@ ssize_t output_send(nghttp2_session *session, const uint8_t *data, size_t len, i
     return (ssize_t)len;
 }
 
+/* Room for a frame of as many parts as there can be. */
+static bool has_room(const struct output *o)
+{
+    return sizeof(o->bytes) - o->len >=
+               FRAME_HEAD_BYTES + FRAME_PARTS_MAX * (FRAME_PREFIX_BYTES + COPY_BYTES_MAX) &&
+           OUTPUT_SLICES_MAX - o->count >= 2 * FRAME_PARTS_MAX + 1 && o->queued < OUTPUT_QUEUED_MAX;
+}
+
+/* Up to len bytes of m; returns how many. */
+static size_t take(struct output *o, struct grpc_message *m, size_t len)
+{
+    if (m->prefix_at < sizeof(m->prefix)) {
+        size_t n = sizeof(m->prefix) - m->prefix_at;
+        n = n < len ? n : len;
+        append_copy(o, m->prefix + m->prefix_at, n);
+        m->prefix_at += (uint8_t)n;
+        return n;
+    }
+    const struct iovec *part = &m->parts[m->part_at];
+    char *at = (char *)part->iov_base + m->part_offset;
+    size_t n = part->iov_len - m->part_offset;
+    n = n < len ? n : len;
+    if (part->iov_len <= COPY_BYTES_MAX) {
+        append_copy(o, at, n);
+    } else {
+        m->slices++;
+        o->owner[o->count] = m;
+        o->iov[o->count++] = (struct iovec){ .iov_base = at, .iov_len = n };
+        o->queued += n;
+    }
+    m->part_offset += n;
+    if (m->part_offset == part->iov_len) {
+        m->part_at++;
+        m->part_offset = 0;
+    }
+    return n;
+}
+
 int output_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
                      size_t len, nghttp2_data_source *source, void *user)
 {
@@ -102,46 +143,33 @@ int output_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
     struct output *o = output_get(user);
     if (!o)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
-    if (sizeof(o->bytes) - o->len < FRAME_HEAD_BYTES + FRAME_PREFIX_BYTES ||
-        OUTPUT_SLICES_MAX - o->count < FRAME_SLICES_MAX + 1 || o->queued >= OUTPUT_QUEUED_MAX)
+    if (!has_room(o))
         return NGHTTP2_ERR_WOULDBLOCK;
     append_copy(o, head, FRAME_HEAD_BYTES);
     while (len > 0) {
-        struct iovec *part = &s->parts[s->part_at];
-        size_t n = part->iov_len - s->part_offset;
-        if (n > len)
-            n = len;
-        char *at = (char *)part->iov_base + s->part_offset;
-        if (s->part_at == 0) {
-            append_copy(o, at, n);
-        } else if (n > 0) {
-            s->slices++;
-            o->owner[o->count] = s;
-            o->iov[o->count++] = (struct iovec){ .iov_base = at, .iov_len = n };
-            o->queued += n;
-        }
+        struct grpc_message *m = LIST_ENTRY(s->messages.next, struct grpc_message, link);
+        size_t n = take(o, m, len);
         len -= n;
-        s->left -= n;
-        s->part_offset += n;
-        if (s->part_offset == part->iov_len) {
-            s->part_at++;
-            s->part_offset = 0;
-        }
+        s->unsent -= n;
+        s->promised -= n;
+        m->left -= n;
+        if (m->left == 0)
+            reply_taken(m);
     }
     return 0;
 }
 
-/* The slices [from, to) are done with. Slices of one stream mostly follow each other. */
+/* The slices [from, to) are done with. Slices of one message mostly follow each other. */
 static void let_go(struct output *o, uint32_t from, uint32_t to)
 {
     while (from < to) {
-        struct stream *s = o->owner[from];
+        struct grpc_message *m = o->owner[from];
         uint32_t count = 1;
-        while (from + count < to && o->owner[from + count] == s)
+        while (from + count < to && o->owner[from + count] == m)
             count++;
         from += count;
-        if (s)
-            stream_slices_gone(s, count);
+        if (m)
+            reply_slices_gone(m, count);
     }
 }
 

@@ -1,4 +1,4 @@
-/* grpc/server.h - gRPC over HTTP/2 for a program that answers unary calls.
+/* grpc/server.h - gRPC over HTTP/2 for a program that answers calls.
  *
  * The server accepts connections, keeps streams, flow control, message framing and deadlines, and
  * writes answers; it knows bytes, no messages and no models. One call and its answer are an
@@ -7,7 +7,8 @@
  *
  * The way of an exchange:
  *   on_head      the headers are complete. The handler looks at the path and either answers at once
- *                (grpc_fail) or lets the message come.
+ *                (grpc_fail) or lets the message come; it says so when the call is a stream of
+ *                messages (is_stream).
  *   on_message   the message's length is known: memory for it.
  *   on_request   the message is complete: exchange->message holds it, contiguous. The handler answers
  *                now or later.
@@ -18,6 +19,12 @@
  *                the answer. Exactly once an exchange, from on_head on. The exchange is the server's
  *                again.
  *   on_end       the exchange is over: the last moment it may be touched.
+ *
+ * In a stream on_message and on_request come for each message, on_half_close after the last one. The
+ * handler keeps a message until grpc_message_release(), sends as many as it likes by grpc_send(), and
+ * ends the exchange by grpc_finish() or grpc_fail(), exactly once, also after on_cancel. While it
+ * holds more than STREAM_HELD_BYTES_MAX of a stream's messages the client's window stays closed, so
+ * that a slow handler stops its own client and no other stream.
  *
  * What the server answers itself: 415 to what is not gRPC, UNIMPLEMENTED to a compressed message,
  * RESOURCE_EXHAUSTED to a message over the limit, UNAVAILABLE when the in-flight byte budget is
@@ -35,6 +42,7 @@
 
 #include "base/budget.h"
 #include "base/error.h"
+#include "base/list.h"
 #include "http/server.h"
 #include "net/loop.h"
 
@@ -59,6 +67,9 @@ struct grpc_exchange {
     /* the call; set by the server before on_head, constant afterwards */
     const char *path;     /* "/package.Service/Method"; NUL-terminated; "" when too long */
     uint64_t deadline_ns; /* monotonic; 0: none */
+    /* what is not gRPC's own: names in lower case, values as sent (-bin: base64) */
+    const struct http_header *metadata;
+    uint32_t metadata_count;
 
     /* set before on_request */
     const char *message;
@@ -67,6 +78,7 @@ struct grpc_exchange {
     /* the handler's; on_head may change them */
     uint64_t message_bytes_max; /* starts as the option's */
     bool budget_exempt;
+    bool is_stream;
     void *user;
     /* set by the server */
     uint64_t recv_start_ns; /* monotonic: headers seen */
@@ -77,10 +89,12 @@ struct grpc_handler {
     void *arg;
     void (*on_head)(struct grpc_exchange *ex, void *arg);
     /* Memory for a message of `bytes` > 0; see http_handler.on_body. Its release runs when the
-     * exchange ends. */
+     * exchange ends. In a stream it is the handler's, without a release. */
     tis_error *(*on_message)(struct grpc_exchange *ex, size_t bytes,
                              struct http_body_memory *ret_memory, void *arg);
     void (*on_request)(struct grpc_exchange *ex, void *arg);
+    /* Of a stream: no further message comes. May be NULL when no exchange is a stream. */
+    void (*on_half_close)(struct grpc_exchange *ex, void *arg);
     void (*on_cancel)(struct grpc_exchange *ex, void *arg);
     /* Comes for every exchange that on_head was called for. */
     void (*on_end)(struct grpc_exchange *ex, void *arg);
@@ -118,10 +132,39 @@ bool grpc_server_drain(struct grpc_server *server, uint64_t deadline_ns);
  * NULL is accepted. */
 void grpc_server_destroy(struct grpc_server *server);
 
-/* The answer: one message of the parts, which are not copied and must stay valid until on_end. */
+/* The answer: one message of the parts. The bytes are not copied and must stay valid until on_end. */
 void grpc_respond(struct grpc_exchange *ex, const struct iovec *parts, uint32_t part_count);
-/* The answer is an error; the text is copied. */
+/* The answer is an error; the text is copied. In a stream messages that are not yet on their way are
+ * dropped. */
 void grpc_fail(struct grpc_exchange *ex, enum grpc_code code, const char *text);
+
+/* ---- Streams ---- */
+
+/* One message on its way to the client. Embedded by its sender; parts and bytes stay valid until
+ * done(), which is called once, on this loop: the message is written, or dropped. */
+struct grpc_message {
+    const struct iovec *parts;
+    uint32_t part_count;
+    void (*done)(struct grpc_message *m);
+    /* the server's */
+    struct list link;
+    struct stream *stream;
+    uint64_t left; /* bytes not yet in the connection's output, prefix included */
+    uint32_t part_at;
+    size_t part_offset;
+    uint32_t slices; /* in the connection's output */
+    uint8_t prefix[5];
+    uint8_t prefix_at; /* bytes of it in the output */
+};
+
+/* Queues a message behind those sent before. */
+void grpc_send(struct grpc_exchange *ex, struct grpc_message *m);
+/* The stream ends with OK after the messages sent. */
+void grpc_finish(struct grpc_exchange *ex);
+/* The handler has finished with a message of this length. */
+void grpc_message_release(struct grpc_exchange *ex, size_t message_len);
+/* Bytes of messages that wait for a client which does not read. */
+size_t grpc_unsent_bytes(const struct grpc_exchange *ex);
 
 /* The loop that owns the exchange. Threads: any, while the exchange lives. */
 struct loop *grpc_exchange_loop(const struct grpc_exchange *ex);

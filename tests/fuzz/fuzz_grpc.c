@@ -26,6 +26,17 @@ static int later_count;
 static int heads, ends;
 static uint32_t seed;
 
+/* A stream's message, the handler's until it is written. */
+struct owned {
+    struct list link;
+    struct grpc_exchange *ex;
+    char *base;
+    struct iovec part;
+    struct grpc_message message;
+};
+
+static struct list owned;
+
 static uint32_t next_random(void)
 {
     seed = seed * 1664525u + 1013904223u;
@@ -37,6 +48,7 @@ static void on_head(struct grpc_exchange *ex, void *arg)
     (void)arg;
     heads++;
     ex->user = &heads;
+    ex->is_stream = next_random() % 4 == 0;
     if (next_random() % 8 == 0)
         grpc_fail(ex, GRPC_UNIMPLEMENTED, "none");
 }
@@ -48,9 +60,64 @@ static tis_error *on_message(struct grpc_exchange *ex, size_t bytes,
     assert(ex->user == &heads && bytes > 0 && bytes <= 100000);
     char *base = malloc(bytes);
     assert(base);
-    *ret_memory =
-        (struct http_body_memory){ .base = base, .bytes = bytes, .owner = base, .release = free };
+    *ret_memory = (struct http_body_memory){ .base = base, .bytes = bytes };
+    if (ex->is_stream) {
+        struct owned *o = malloc(sizeof(*o));
+        assert(o);
+        *o = (struct owned){ .base = base, .ex = ex };
+        list_append(&owned, &o->link);
+    } else {
+        ret_memory->owner = base;
+        ret_memory->release = free;
+    }
     return NULL;
+}
+
+static void free_owned(struct owned *o)
+{
+    list_remove(&o->link);
+    free(o->base);
+    free(o);
+}
+
+/* ---- Streams: each message goes back; they end with the client, or when something is wrong ---- */
+
+static void echo_done(struct grpc_message *m)
+{
+    struct owned *o = CONTAINER_OF(m, struct owned, message);
+    grpc_message_release(o->ex, o->part.iov_len);
+    free_owned(o);
+}
+
+static void echo(struct grpc_exchange *ex)
+{
+    LIST_FOREACH(it, &owned)
+    {
+        struct owned *o = LIST_ENTRY(it, struct owned, link);
+        if (o->ex != ex || o->base != ex->message)
+            continue;
+        o->part = (struct iovec){ .iov_base = o->base, .iov_len = ex->message_len };
+        o->message = (struct grpc_message){ .parts = &o->part, .part_count = 1, .done = echo_done };
+        grpc_send(ex, &o->message);
+        return;
+    }
+    grpc_message_release(ex, ex->message_len);
+}
+
+static void on_half_close(struct grpc_exchange *ex, void *arg)
+{
+    (void)arg;
+    if (next_random() % 2)
+        grpc_finish(ex);
+    else
+        grpc_fail(ex, GRPC_NOT_FOUND, "over");
+}
+
+static void on_cancel(struct grpc_exchange *ex, void *arg)
+{
+    (void)arg;
+    if (ex->is_stream)
+        grpc_fail(ex, GRPC_CANCELLED, "");
 }
 
 static void respond(struct grpc_exchange *ex)
@@ -63,7 +130,9 @@ static void on_request(struct grpc_exchange *ex, void *arg)
 {
     (void)arg;
     assert(ex->user == &heads);
-    if (next_random() % 2 && later_count < LATER_MAX)
+    if (ex->is_stream)
+        echo(ex);
+    else if (next_random() % 2 && later_count < LATER_MAX)
         later[later_count++] = ex;
     else
         respond(ex);
@@ -74,6 +143,12 @@ static void on_end(struct grpc_exchange *ex, void *arg)
     (void)arg;
     assert(ex->user == &heads);
     ex->user = NULL;
+    for (struct list *it = owned.next, *next; it != &owned; it = next) {
+        struct owned *o = LIST_ENTRY(it, struct owned, link);
+        next = it->next;
+        if (o->ex == ex)
+            free_owned(o); /* never complete */
+    }
     ends++;
 }
 
@@ -83,6 +158,8 @@ static void set_up(void)
         .on_head = on_head,
         .on_message = on_message,
         .on_request = on_request,
+        .on_half_close = on_half_close,
+        .on_cancel = on_cancel,
         .on_end = on_end,
     };
     struct grpc_server_options options = {
@@ -93,6 +170,7 @@ static void set_up(void)
         .streams_max = 16,
         .budget = &budget,
     };
+    list_init(&owned);
     budget_init(&budget, 50000);
     if (loop_create("fuzz", &loop) || grpc_server_create(&options, &handler, &loop, 1, &server))
         abort();

@@ -31,6 +31,7 @@ enum counter {
     HEADS,
     REQUESTS,
     CANCELS,
+    HALF_CLOSES,
     ENDS,
     COUNTERS
 };
@@ -64,11 +65,29 @@ static void wait_counter(struct fixture *f, enum counter which, unsigned value)
         fail_msg("counter %d is %u, waited for %u", (int)which, seen, value);
 }
 
-/* ---- the handler: /echo, /hold (answers when cancelled), /error ---- */
+/* ---- the handler ----
+ * /echo /error; /hold answers when cancelled; /stream sends each message back and ends with the client;
+ * /keep is a stream that releases nothing before its end, /twice sends all twice and then fails. */
+
+static bool is_stream(const struct grpc_exchange *ex)
+{
+    return strcmp(ex->path, "/stream") == 0 || strcmp(ex->path, "/keep") == 0 ||
+           strcmp(ex->path, "/twice") == 0;
+}
+
+/* What came, on its way back. */
+struct echo {
+    struct grpc_message message;
+    struct iovec part;
+    struct grpc_exchange *ex;
+    bool releases; /* the message it came in */
+};
 
 static void on_head(struct grpc_exchange *ex, void *arg)
 {
     count(arg, HEADS);
+    ex->is_stream = is_stream(ex);
+    ex->user = NULL;
     if (strcmp(ex->path, "/none") == 0)
         grpc_fail(ex, GRPC_UNIMPLEMENTED, "");
 }
@@ -79,9 +98,44 @@ static tis_error *on_message(struct grpc_exchange *ex, size_t bytes,
     (void)ex;
     (void)arg;
     char *base = malloc(bytes);
-    *ret_memory =
-        (struct http_body_memory){ .base = base, .bytes = bytes, .owner = base, .release = free };
+    *ret_memory = (struct http_body_memory){ .base = base, .bytes = bytes };
+    if (ex->is_stream) {
+        ex->user = base; /* until the message is complete */
+    } else {
+        ret_memory->owner = base;
+        ret_memory->release = free;
+    }
     return base ? NULL : error_no_memory();
+}
+
+static void echo_done(struct grpc_message *m)
+{
+    struct echo *e = CONTAINER_OF(m, struct echo, message);
+    if (e->releases)
+        grpc_message_release(e->ex, e->part.iov_len);
+    free(e->part.iov_base);
+    free(e);
+}
+
+static void echo(struct grpc_exchange *ex, void *base, size_t len, bool releases)
+{
+    struct echo *e = calloc(1, sizeof(*e));
+    e->part = (struct iovec){ .iov_base = base, .iov_len = len };
+    e->ex = ex;
+    e->releases = releases;
+    e->message.parts = &e->part;
+    e->message.part_count = 1;
+    e->message.done = echo_done;
+    grpc_send(ex, &e->message);
+}
+
+static void on_half_close(struct grpc_exchange *ex, void *arg)
+{
+    count(arg, HALF_CLOSES);
+    if (strcmp(ex->path, "/twice") == 0)
+        grpc_fail(ex, GRPC_NOT_FOUND, "no more");
+    else
+        grpc_finish(ex);
 }
 
 static void on_request(struct grpc_exchange *ex, void *arg)
@@ -97,6 +151,16 @@ static void on_request(struct grpc_exchange *ex, void *arg)
         grpc_respond(ex, parts, ex->message_len ? 2 : 0);
     else if (strcmp(ex->path, "/error") == 0)
         grpc_fail(ex, GRPC_INVALID_ARGUMENT, "50% w\xc3\xb6rse\n");
+    if (!ex->is_stream)
+        return;
+    void *base = ex->user;
+    ex->user = NULL;
+    if (strcmp(ex->path, "/twice") == 0) {
+        void *copy = malloc(ex->message_len);
+        memcpy(copy, base, ex->message_len);
+        echo(ex, copy, ex->message_len, false);
+    }
+    echo(ex, base, ex->message_len, strcmp(ex->path, "/keep") != 0);
 }
 
 static void on_cancel(struct grpc_exchange *ex, void *arg)
@@ -108,14 +172,23 @@ static void on_cancel(struct grpc_exchange *ex, void *arg)
 
 static void on_end(struct grpc_exchange *ex, void *arg)
 {
-    (void)ex;
+    if (ex->is_stream)
+        free(ex->user);
     count(arg, ENDS);
 }
 
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    struct grpc_handler handler = { f, on_head, on_message, on_request, on_cancel, on_end };
+    struct grpc_handler handler = {
+        .arg = f,
+        .on_head = on_head,
+        .on_message = on_message,
+        .on_request = on_request,
+        .on_half_close = on_half_close,
+        .on_cancel = on_cancel,
+        .on_end = on_end,
+    };
     lock_init(&f->lock, LOCK_STATISTICS);
     cond_init(&f->changed);
     budget_init(&f->budget, 16 << 20);
@@ -444,6 +517,90 @@ static void test_destroy(void **state)
     client_close(&c);
 }
 
+static void append_message(struct client *c, size_t bytes)
+{
+    char prefix[5] = { 0, (char)(bytes >> 24), (char)(bytes >> 16), (char)(bytes >> 8),
+                       (char)bytes };
+    bytes_append(&c->to_send, prefix, 5);
+    for (size_t i = 0; i < bytes; i++)
+        bytes_append_char(&c->to_send, (char)(i * 13 + bytes));
+}
+
+/* Messages of all sizes in one stream come back in their order, then OK. */
+static void test_stream(void **state)
+{
+    static const size_t sizes[] = { 10, 0, 1, 1024, 1025, 70000, 3 << 20, 5, 0 };
+    struct fixture *f = *state;
+    struct client c;
+    client_open(&c, f);
+    for (int i = 0; i < 200; i++)
+        append_message(&c, sizes[(size_t)i % ARRAY_LEN(sizes)] % (i < 20 ? SIZE_MAX : 5000));
+    client_call(&c, "/stream", NULL);
+    assert_string_equal(c.status, "0");
+    assert_int_equal(c.body.len, c.to_send.len);
+    assert_memory_equal(c.body.data, c.to_send.data, c.body.len);
+    assert_int_equal(f->counters[REQUESTS], 200);
+    bytes_clear(&c.to_send);
+    client_call(&c, "/stream", NULL); /* not a single message */
+    assert_string_equal(c.status, "0");
+    assert_int_equal(c.body.len, 0);
+    client_close(&c);
+}
+
+/* A stream may end with an error behind its messages, by its deadline, by the client, or by a message
+ * that cannot be; each time the handler hears of it and the connection serves on. */
+static void test_stream_errors(void **state)
+{
+    struct fixture *f = *state;
+    struct client c;
+    client_open(&c, f);
+    set_message(&c, 0, 10);
+    client_call(&c, "/twice", NULL);
+    assert_string_equal(c.status, "5");
+    assert_string_equal(c.text, "no more");
+    c.keep_open = true;
+    client_call(&c, "/stream", "500m");
+    assert_string_equal(c.status, "4");
+    wait_counter(f, CANCELS, 1);
+    int32_t id = client_submit(&c, "/stream", "application/grpc", NULL);
+    wait_counter(f, REQUESTS, 3);
+    nghttp2_submit_rst_stream(c.session, 0, id, NGHTTP2_CANCEL);
+    client_write(&c);
+    wait_counter(f, CANCELS, 2);
+    c.keep_open = false;
+    append_message(&c, 3);
+    c.to_send.len--;
+    client_call(&c, "/stream", NULL);
+    assert_string_equal(c.status, "13");
+    wait_counter(f, CANCELS, 3);
+    wait_counter(f, ENDS, 4);
+    client_close(&c);
+}
+
+/* A handler that keeps its messages closes the window of its stream and of no other. */
+static void test_stream_window(void **state)
+{
+    struct fixture *f = *state;
+    struct client c;
+    client_open(&c, f);
+    for (int i = 0; i < 40; i++)
+        append_message(&c, 1 << 20);
+    c.keep_open = true;
+    client_submit(&c, "/keep", "application/grpc", NULL);
+    /* 8 MiB are held, and one window more is under way; the budget of the fixture is 16 MiB. */
+    while (c.body.len < (size_t)8 << 20)
+        assert_true(client_read(&c));
+    struct client other;
+    client_open(&other, f);
+    set_message(&other, 0, 100);
+    client_call(&other, "/echo", NULL);
+    assert_string_equal(other.status, "0");
+    client_close(&other);
+    assert_true(c.sent <= (size_t)17 << 20);
+    client_close(&c);
+    wait_counter(f, ENDS, 2);
+}
+
 /* A drain tells the client by GOAWAY; when nothing runs the connection ends. */
 static void test_drain(void **state)
 {
@@ -468,6 +625,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_deadline, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_cancel, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_destroy, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stream, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stream_errors, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stream_window, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_drain, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
