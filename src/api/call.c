@@ -27,10 +27,43 @@ static bool rpc_is_cancelled(const struct call *call)
     return grpc_exchange_is_cancelled(call->rpc);
 }
 
-static const struct carrier http_carrier = { http_is_cancelled, "HTTP end point" };
-static const struct carrier rpc_carrier = { rpc_is_cancelled, "ModelInfer RPC" };
+static void rpc_reply(struct call *call, const struct iovec *parts, uint32_t part_count)
+{
+    grpc_respond(call->rpc, parts, part_count);
+}
 
-static struct call *create(struct api *api, const struct carrier *carrier, struct loop *loop)
+static void rpc_fail(struct call *call, enum grpc_code code, const char *text)
+{
+    grpc_fail(call->rpc, code, text);
+}
+
+static const struct sink_ops call_sink_ops;
+
+static const struct carrier http_carrier = {
+    .is_cancelled = http_is_cancelled,
+    .sink = &call_sink_ops,
+    .infer_name = "HTTP end point",
+};
+
+static const struct carrier rpc_carrier = {
+    .is_cancelled = rpc_is_cancelled,
+    .reply = rpc_reply,
+    .fail = rpc_fail,
+    .sink = &call_sink_ops,
+    .infer_name = "ModelInfer RPC",
+};
+
+void call_reply(struct call *call, const struct iovec *parts, uint32_t part_count)
+{
+    call->carrier->reply(call, parts, part_count);
+}
+
+void call_fail(struct call *call, enum grpc_code code, const char *text)
+{
+    call->carrier->fail(call, code, text);
+}
+
+struct call *call_create_on(struct api *api, const struct carrier *carrier, struct loop *loop)
 {
     int is_new;
     struct call *call = slab_alloc(&call_slab, &is_new);
@@ -44,7 +77,7 @@ static struct call *create(struct api *api, const struct carrier *carrier, struc
 
 struct call *call_create(struct api *api, struct http_exchange *ex)
 {
-    struct call *call = create(api, &http_carrier, http_exchange_loop(ex));
+    struct call *call = call_create_on(api, &http_carrier, http_exchange_loop(ex));
     if (call) {
         call->ex = ex;
         call->start_ns = ex->recv_start_ns;
@@ -54,7 +87,7 @@ struct call *call_create(struct api *api, struct http_exchange *ex)
 
 struct call *call_create_rpc(struct api *api, struct grpc_exchange *rpc)
 {
-    struct call *call = create(api, &rpc_carrier, grpc_exchange_loop(rpc));
+    struct call *call = call_create_on(api, &rpc_carrier, grpc_exchange_loop(rpc));
     if (call) {
         call->rpc = rpc;
         call->start_ns = rpc->recv_start_ns;
@@ -105,20 +138,15 @@ tis_error *call_acquire(struct call *call)
 
 /* ---- Inference ---- */
 
-/* The request no longer runs. */
-static void call_ended(struct call *call)
+void call_ended(struct call *call)
 {
     call->is_running = false;
     atomic_fetch_sub_explicit(&call->api->in_flight, 1, memory_order_relaxed);
 }
 
-/* On the loop again: answer. */
-static void call_done(struct loop_message *m)
+void call_answer(struct call *call)
 {
-    struct call *call = CONTAINER_OF(m, struct call, done);
-    call_ended(call);
     call->request->stamps[STAMP_SEND_START] = loop_now_ns(call->loop);
-
     tis_error *err = NULL;
     if (!call->response)
         err = error_new(TRITONSERVER_ERROR_INTERNAL,
@@ -132,6 +160,28 @@ static void call_done(struct loop_message *m)
         call->dialect->fail(call, err);
 }
 
+/* On the loop again: answer. */
+static void call_done(struct loop_message *m)
+{
+    struct call *call = CONTAINER_OF(m, struct call, done);
+    call_ended(call);
+    call_answer(call);
+}
+
+/* Answers from outside of the call's own functions. A call of a stream may be over then; one that is
+ * alone ends with its exchange, and may be gone. */
+static void call_run_then(struct call *call, void (*then)(struct call *call, tis_error *err),
+                          tis_error *err)
+{
+    bool in_stream = call->stream != NULL;
+    call->is_held = true;
+    then(call, err);
+    if (!in_stream)
+        return;
+    call->is_held = false;
+    call->carrier->settle(call);
+}
+
 /* Every request of this round of the loop is queued. */
 static void call_wake(struct loop_message *m)
 {
@@ -139,7 +189,7 @@ static void call_wake(struct loop_message *m)
     tis_error *refused = call->refused;
     call->refused = NULL;
     if (refused)
-        call->dialect->fail(call, refused);
+        call_run_then(call, call->dialect->fail, refused);
     else
         version_wake(call->target);
 }
@@ -181,9 +231,10 @@ tis_error *call_open_request(struct call *call, int64_t version,
     if (err)
         return err;
     call->dialect = dialect;
-    call->done.run = call_done;
+    if (!call->done.run)
+        call->done.run = call_done;
     call->wake.run = call_wake;
-    call->request = request_create(&call_sink_ops, call);
+    call->request = request_create(call->carrier->sink, call);
     if (!call->request)
         return error_no_memory();
     call->request->stamps[STAMP_RECV_START] = call->start_ns;
@@ -196,7 +247,7 @@ tis_error *call_open_request(struct call *call, int64_t version,
 tis_error *call_infer(struct call *call)
 {
     struct tis_request *req = call->request;
-    if (call->target->config->decoupled)
+    if (call->target->config->decoupled && !call->carrier->many_responses)
         return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
                          "%s doesn't support models with decoupled transaction policy",
                          call->carrier->infer_name);
@@ -237,7 +288,8 @@ static void work_back(struct loop_message *m)
     call->work_error = NULL;
     if (!err && call->carrier->is_cancelled(call))
         err = reason_error_args(REASON_CANCELLED, NULL, 0);
-    call->work_then(call, err);
+    call->is_offloaded = false;
+    call_run_then(call, call->work_then, err);
 }
 
 static void work_run(struct pool_job *job)
@@ -250,6 +302,7 @@ static void work_run(struct pool_job *job)
 void call_offload(struct call *call, tis_error *(*work)(struct call *call),
                   void (*then)(struct call *call, tis_error *err))
 {
+    call->is_offloaded = true;
     call->work = work;
     call->work_then = then;
     call->work_job.run = work_run;

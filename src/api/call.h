@@ -6,7 +6,7 @@
  *
  * The way of an inference: the handler fills call->request and calls call_infer(). The backend's
  * thread leaves the response in the call and posts call->done to the loop; there the dialect's
- * encode (or fail) answers.
+ * encode (or fail) answers. In a stream of calls (api/call_stream.h) each message is a call.
  *
  * Threads: the loop of the exchange; only the fields marked so are touched by others.
  */
@@ -18,6 +18,7 @@
 
 #include "api/api.h"
 #include "base/bytes.h"
+#include "base/list.h"
 #include "base/pool.h"
 #include "grpc/server.h"
 #include "http/server.h"
@@ -39,12 +40,20 @@ struct infer_dialect {
     tis_error *(*encode)(struct call *call);
     /* Takes err. */
     void (*fail)(struct call *call, tis_error *err);
+    /* In a stream: the request is done, and no response was marked as the last. NULL: nothing. */
+    void (*end)(struct call *call);
 };
 
 /* What differs between the exchanges of HTTP and of gRPC for code that does not care. */
 struct carrier {
     bool (*is_cancelled)(const struct call *call);
-    const char *infer_name; /* of inference, in texts */
+    /* Over gRPC: see call_reply() and call_fail(). */
+    void (*reply)(struct call *call, const struct iovec *parts, uint32_t part_count);
+    void (*fail)(struct call *call, enum grpc_code code, const char *text);
+    void (*settle)(struct call *call); /* after something happened outside of it; may be NULL */
+    const struct sink_ops *sink;       /* where responses go */
+    const char *infer_name;            /* of inference, in texts */
+    bool many_responses;               /* a request may have any number of them */
 };
 
 struct route {
@@ -67,8 +76,11 @@ struct wanted_output {
 
 struct call {
     const struct carrier *carrier;
-    struct http_exchange *ex;  /* NULL over gRPC */
-    struct grpc_exchange *rpc; /* NULL over HTTP */
+    struct http_exchange *ex;   /* NULL over gRPC */
+    struct grpc_exchange *rpc;  /* NULL over HTTP, and in a stream */
+    struct call_stream *stream; /* the stream of calls that this is one of, or NULL */
+    const char *message;        /* over gRPC */
+    size_t message_len;
     struct api *api;
     const struct route *route;             /* HTTP */
     void (*rpc_handle)(struct call *call); /* gRPC */
@@ -92,12 +104,14 @@ struct call {
     void (*json_free)(void *json);
     struct tis_response *response; /* left by the backend's thread before done is posted */
     _Atomic bool has_response;     /* a broken backend may send two at once: the first counts */
+    bool is_final;                 /* of a stream: call->response is the request's last */
     struct loop_message wake;      /* at the end of the loop's round: an instance shall look */
     tis_error *refused;            /* by the version, after wake was posted: wake answers */
     struct loop_message done;
     bool is_running; /* submitted and not yet back on the loop */
 
     /* long work off the loop */
+    bool is_offloaded;
     struct pool_job work_job;
     struct loop_message work_done;
     tis_error *(*work)(struct call *call);
@@ -105,6 +119,17 @@ struct call {
     tis_error *work_error;
 
     struct bytes out; /* the reply's head; its memory is reused */
+
+    /* stream.c's */
+    struct list in_stream;
+    struct list in_order;
+    struct reply *waiting;  /* for the answers of earlier calls */
+    struct reply *reply;    /* the one that call->response came in */
+    uint32_t reply_count;   /* not sent */
+    uint32_t answer_count;  /* responses that came */
+    bool is_held;           /* somebody up the stack needs it */
+    bool has_final;         /* the last response was answered */
+    bool wants_empty_final; /* a message marks the end of the responses */
 };
 
 struct call *call_create(struct api *api, struct http_exchange *ex);
@@ -113,6 +138,9 @@ void call_destroy(struct call *call);
 
 /* Parses {version}: -1 when the path has none. Errors: VERSION_INVALID. */
 MUST_USE tis_error *call_version_number(const struct call *call, int64_t *ret_number);
+
+/* The rest of making a call: memory of the slab, all fields set. NULL when out of memory. */
+struct call *call_create_on(struct api *api, const struct carrier *carrier, struct loop *loop);
 
 /* The version of call->model that the call names, in call->target. */
 MUST_USE tis_error *call_acquire(struct call *call);
@@ -125,6 +153,10 @@ MUST_USE tis_error *call_open_request(struct call *call, int64_t version,
 MUST_USE tis_error *call_infer(struct call *call);
 /* The client has gone. */
 void call_cancel(struct call *call);
+/* On the loop: the request is done. */
+void call_ended(struct call *call);
+/* Fails the call unless the backend's response can be answered. */
+void call_answer(struct call *call);
 
 /* Runs work() on a worker thread and then() with its result on the loop again; for the long part of
  * large requests, which would keep the loop's other connections waiting. Nothing else may touch the
@@ -134,6 +166,14 @@ void call_offload(struct call *call, tis_error *(*work)(struct call *call),
 
 /* What the client wants of an output of the response; NULL: nothing, it was not asked for. */
 const struct wanted_output *call_wanted(const struct call *call, const char *output_name);
+
+/* ---- Answers over gRPC ---- */
+
+/* One message of the parts, whose bytes must live as long as the call, call->response or call->out.
+ * Both of the latter belong to the answer afterwards. */
+void call_reply(struct call *call, const struct iovec *parts, uint32_t part_count);
+/* The exchange ends with this status: of a stream, with all calls in it. */
+void call_fail(struct call *call, enum grpc_code code, const char *text);
 
 /* Short answers, over HTTP. */
 void call_respond(struct call *call, int status, const char *headers);           /* no body */

@@ -3,6 +3,7 @@
 
 #include "api/api.h"
 #include "api/call.h"
+#include "api/call_stream.h"
 #include "api/v2/v2.h"
 
 #define V2_SERVICE "/inference.GRPCInferenceService/"
@@ -10,12 +11,14 @@
 struct rpc {
     const char *path;
     void (*handle)(struct call *call);
-    int flags; /* of routes */
+    int flags;                           /* of routes */
+    const struct stream_dialect *stream; /* instead of handle */
 };
 
 /* The hot one first. */
 static const struct rpc rpcs[] = {
     { V2_SERVICE "ModelInfer", v2_rpc_infer, ROUTE_INFER },
+    { V2_SERVICE "ModelStreamInfer", NULL, ROUTE_INFER, &v2_stream_dialect },
     { V2_SERVICE "ServerLive", v2_rpc_server_live, ROUTE_EXEMPT },
     { V2_SERVICE "ServerReady", v2_rpc_server_ready, ROUTE_EXEMPT },
     { V2_SERVICE "ModelReady", v2_rpc_model_ready, ROUTE_EXEMPT },
@@ -47,13 +50,14 @@ static void on_head(struct grpc_exchange *ex, void *arg)
         grpc_fail(ex, GRPC_UNIMPLEMENTED, "");
         return;
     }
-    struct call *call = call_create_rpc(arg, ex);
-    if (!call) {
+    struct call *call = rpc->stream ? NULL : call_create_rpc(arg, ex);
+    ex->user = rpc->stream ? (void *)call_stream_open(arg, ex, rpc->stream) : call;
+    if (!ex->user) {
         grpc_fail(ex, GRPC_UNAVAILABLE, "out of memory");
         return;
     }
-    ex->user = call;
-    call->rpc_handle = rpc->handle;
+    if (call)
+        call->rpc_handle = rpc->handle;
     if (rpc->flags & ROUTE_EXEMPT) {
         ex->budget_exempt = true;
         ex->message_bytes_max = EXEMPT_BYTES_MAX;
@@ -64,33 +68,64 @@ static tis_error *on_message(struct grpc_exchange *ex, size_t bytes,
                              struct http_body_memory *ret_memory, void *arg)
 {
     (void)arg;
-    struct call *call = ex->user;
-    struct buffer *b = buffer_create(bytes, 0);
-    if (!b)
-        return error_no_memory();
-    call->body = b;
-    *ret_memory = (struct http_body_memory){ .base = b->base, .bytes = b->capacity };
-    return NULL;
+    char *base = NULL;
+    tis_error *err = NULL;
+    if (ex->is_stream) {
+        err = call_stream_message(ex->user, bytes, &base);
+    } else {
+        struct call *call = ex->user;
+        call->body = buffer_create(bytes, 0);
+        if (!call->body)
+            return error_no_memory();
+        base = call->body->base;
+    }
+    if (!err)
+        *ret_memory = (struct http_body_memory){ .base = base, .bytes = bytes };
+    return err;
 }
 
 static void on_request(struct grpc_exchange *ex, void *arg)
 {
     (void)arg;
+    if (ex->is_stream) {
+        call_stream_request(ex->user);
+        return;
+    }
     struct call *call = ex->user;
+    call->message = ex->message;
+    call->message_len = ex->message_len;
     call->recv_end_ns = ex->recv_end_ns;
     call->rpc_handle(call);
+}
+
+static void on_half_close(struct grpc_exchange *ex, void *arg)
+{
+    (void)arg;
+    call_stream_half_close(ex->user);
+}
+
+static void on_drain(struct grpc_exchange *ex, void *arg)
+{
+    (void)arg;
+    call_stream_drain(ex->user);
 }
 
 static void on_cancel(struct grpc_exchange *ex, void *arg)
 {
     (void)arg;
-    call_cancel(ex->user);
+    if (ex->is_stream)
+        call_stream_cancel_all(ex->user);
+    else
+        call_cancel(ex->user);
 }
 
 static void on_end(struct grpc_exchange *ex, void *arg)
 {
     (void)arg;
-    call_destroy(ex->user);
+    if (ex->is_stream && ex->user)
+        call_stream_exchange_ended(ex->user);
+    else
+        call_destroy(ex->user);
     ex->user = NULL;
 }
 
@@ -101,6 +136,8 @@ struct grpc_handler api_grpc_handler(struct api *api)
         .on_head = on_head,
         .on_message = on_message,
         .on_request = on_request,
+        .on_half_close = on_half_close,
+        .on_drain = on_drain,
         .on_cancel = on_cancel,
         .on_end = on_end,
     };

@@ -294,6 +294,11 @@ void grpc_conn_drain(struct grpc_conn *c)
     if (nghttp2_submit_shutdown_notice(c->session) ||
         nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, NULL))
         c->is_failed = true;
+    struct list *next;
+    for (struct list *it = c->streams.next; it != &c->streams; it = next) {
+        next = it->next;
+        stream_drain(LIST_ENTRY(it, struct stream, in_conn));
+    }
     grpc_conn_run(c);
 }
 

@@ -201,6 +201,8 @@ void stream_data(struct stream *s, const uint8_t *data, size_t len);
 int stream_consume(struct stream *s, size_t len);
 /* The client has sent everything. */
 void stream_end(struct stream *s);
+/* The connection takes no further streams. */
+void stream_drain(struct stream *s);
 /* nghttp2 has forgotten the stream, or the connection is lost. May free s. */
 void stream_closed(struct stream *s);
 /* Ends the exchange when nobody needs it any more. May free s. */

@@ -95,6 +95,8 @@ struct grpc_handler {
     void (*on_request)(struct grpc_exchange *ex, void *arg);
     /* Of a stream: no further message comes. May be NULL when no exchange is a stream. */
     void (*on_half_close)(struct grpc_exchange *ex, void *arg);
+    /* Of a stream: the server is about to end; a stream with nothing to do should. May be NULL. */
+    void (*on_drain)(struct grpc_exchange *ex, void *arg);
     void (*on_cancel)(struct grpc_exchange *ex, void *arg);
     /* Comes for every exchange that on_head was called for. */
     void (*on_end)(struct grpc_exchange *ex, void *arg);

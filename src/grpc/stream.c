@@ -93,6 +93,12 @@ void stream_closed(struct stream *s)
     stream_settle(s);
 }
 
+void stream_drain(struct stream *s)
+{
+    if (s->pub.is_stream && s->is_asked && !s->is_answered && handler_of(s)->on_drain)
+        handler_of(s)->on_drain(&s->pub, handler_of(s)->arg);
+}
+
 static void deadline_fired(struct loop_timer *t, uint64_t now)
 {
     struct stream *s = CONTAINER_OF(t, struct stream, deadline);

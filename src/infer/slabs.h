@@ -7,7 +7,8 @@ enum slab_kind {
     SLAB_RESPONSE,
     SLAB_SINK,
     SLAB_FACTORY,
-    SLAB_CALL, /* api/call */
+    SLAB_CALL,  /* api/call */
+    SLAB_REPLY, /* api/call_stream */
 };
 
 #endif

@@ -63,14 +63,18 @@ size_t wire_varint_bytes(uint64_t value)
     return n;
 }
 
+char *wire_put_varint(char *at, uint64_t value)
+{
+    for (; value >= 0x80; value >>= 7)
+        *at++ = (char)(value | 0x80);
+    *at++ = (char)value;
+    return at;
+}
+
 void wire_append_varint(struct bytes *out, uint64_t value)
 {
-    char digits[10];
-    size_t n = 0;
-    for (; value >= 0x80; value >>= 7)
-        digits[n++] = (char)(value | 0x80);
-    digits[n++] = (char)value;
-    bytes_append(out, digits, n);
+    char digits[WIRE_VARINT_BYTES_MAX];
+    bytes_append(out, digits, (size_t)(wire_put_varint(digits, value) - digits));
 }
 
 void wire_append_tag(struct bytes *out, uint32_t number, enum wire_type type)

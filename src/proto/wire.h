@@ -48,7 +48,13 @@ bool wire_varint(struct wire *w, uint64_t *ret_value);
 /* The next field; false at the end and when w->is_bad. Groups are bad. */
 bool wire_next(struct wire *w, struct wire_field *ret_field);
 
+enum {
+    WIRE_VARINT_BYTES_MAX = 10
+};
+
 size_t wire_varint_bytes(uint64_t value);
+/* Writes up to WIRE_VARINT_BYTES_MAX bytes; returns where they end. */
+char *wire_put_varint(char *at, uint64_t value);
 void wire_append_varint(struct bytes *out, uint64_t value);
 void wire_append_tag(struct bytes *out, uint32_t number, enum wire_type type);
 /* Tag and length; the bytes follow. */

@@ -65,8 +65,7 @@ static void try_message(struct model_config *config, const char *message, size_t
     static const struct sink_ops ops = { .complete = sink_complete };
     struct tis_version version = { .model_name = (char *)(uintptr_t)config->name,
                                    .config = config };
-    struct grpc_exchange ex = { .path = "", .message = message, .message_len = len };
-    struct call call = { .rpc = &ex, .target = &version };
+    struct call call = { .message = message, .message_len = len, .target = &version };
     call.request = request_create(&ops, NULL);
     must(call.request != NULL);
     tis_error *err = v2_rpc_read_target(&call);

@@ -1,10 +1,10 @@
-/* ModelInfer of the v2 protocol over gRPC.
+/* ModelInfer and ModelStreamInfer of the v2 protocol over gRPC: the requests.
  *
- * The request is walked where it lies: an entry of raw_input_contents becomes a chunk that points
- * into the message. Typed contents are turned into elements in a buffer of their own. The reply's
- * head is written into call->out, and the tensors follow from where the backend left them. */
+ * A request is walked where it lies: an entry of raw_input_contents becomes a chunk that points
+ * into the message. Typed contents are turned into elements in a buffer of their own. */
 #include <string.h>
 
+#include "api/call_stream.h"
 #include "api/v2/v2.h"
 #include "infer/datatype.h"
 #include "infer/reason.h"
@@ -145,8 +145,12 @@ static tis_error *set_parameter(struct decoder *d, const struct tis_parameter *p
     if (strcmp(p->name, "headers") == 0)
         return INVALID("parameter 'headers' is reserved for forwarded headers and should not be "
                        "specified");
-    if (strcmp(p->name, "triton_enable_empty_final_response") == 0)
-        return NULL; /* concerns streams of responses; this call carries one */
+    if (strcmp(p->name, "triton_enable_empty_final_response") == 0) {
+        if (p->type != TRITONSERVER_PARAMETER_BOOL)
+            return wrong_type("the request", p->name, "a boolean");
+        d->call->wants_empty_final = p->value.boolean;
+        return NULL;
+    }
     if (strncmp(p->name, "triton_", 7) == 0)
         return INVALID("parameter keys starting with 'triton_' are reserved for Triton usage. Only "
                        "the following keys starting with 'triton_' are allowed: "
@@ -168,7 +172,7 @@ static tis_error *decode_parameters(struct decoder *d)
     if (!req->parameters)
         return error_no_memory();
     tis_error *err = NULL;
-    struct wire w = wire_open(d->call->rpc->message, d->call->rpc->message_len);
+    struct wire w = wire_open(d->call->message, d->call->message_len);
     for (struct wire_field f; !err && wire_next(&w, &f);) {
         struct tis_parameter p;
         bool is_unsigned;
@@ -431,7 +435,7 @@ static tis_error *decode_inputs(struct decoder *d)
     uint32_t count_max = d->config->input_count + 1;
     bool is_whole = d->input_count < count_max;
     tis_error *err = request_reserve_inputs(d->req, is_whole ? d->input_count : count_max);
-    struct wire w = wire_open(d->call->rpc->message, d->call->rpc->message_len);
+    struct wire w = wire_open(d->call->message, d->call->message_len);
     for (struct wire_field f;
          !err && d->req->input_count < d->req->input_capacity && wire_next(&w, &f);) {
         if (f.number == REQUEST_INPUTS)
@@ -485,7 +489,7 @@ static tis_error *decode_outputs(struct decoder *d)
     if (!call->wanted)
         return error_no_memory();
     tis_error *err = NULL;
-    struct wire w = wire_open(call->rpc->message, call->rpc->message_len);
+    struct wire w = wire_open(call->message, call->message_len);
     for (struct wire_field f; !err && wire_next(&w, &f);) {
         struct wanted_output wanted;
         if (f.number != REQUEST_OUTPUTS)
@@ -501,7 +505,7 @@ tis_error *v2_rpc_decode(struct call *call)
 {
     struct decoder d = { .call = call, .req = call->request, .config = call->target->config };
     tis_error *err = NULL;
-    struct wire w = wire_open(call->rpc->message, call->rpc->message_len);
+    struct wire w = wire_open(call->message, call->message_len);
     d.raw = w;
     call->binary_default = true;
     for (struct wire_field f; !err && wire_next(&w, &f);) {
@@ -525,132 +529,23 @@ tis_error *v2_rpc_decode(struct call *call)
     return err;
 }
 
-/* ---- The reply ---- */
+/* ---- The call ---- */
 
-static void append_parameter(struct bytes *out, struct bytes *scratch,
-                             const struct tis_parameter *p)
-{
-    bytes_clear(scratch);
-    switch (p->type) {
-    case TRITONSERVER_PARAMETER_BOOL:
-        wire_append_tag(scratch, 1, WIRE_VARINT);
-        wire_append_varint(scratch, p->value.boolean);
-        break;
-    case TRITONSERVER_PARAMETER_INT:
-        wire_append_tag(scratch, 2, WIRE_VARINT);
-        wire_append_varint(scratch, (uint64_t)p->value.integer);
-        break;
-    case TRITONSERVER_PARAMETER_STRING:
-        wire_append_bytes(scratch, 3, p->value.string, strlen(p->value.string));
-        break;
-    case TRITONSERVER_PARAMETER_DOUBLE:
-        wire_append_tag(scratch, 4, WIRE_FIXED64);
-        bytes_append(scratch, &p->value.number, sizeof(p->value.number));
-        break;
-    case TRITONSERVER_PARAMETER_BYTES:
-        return; /* a response cannot carry any */
-    }
-    size_t name_len = strlen(p->name);
-    wire_append_head(out, 4, wire_bytes_bytes(name_len) + wire_bytes_bytes(scratch->len));
-    wire_append_bytes(out, 1, p->name, name_len);
-    wire_append_bytes(out, 2, scratch->data, scratch->len);
-}
-
-static void append_output(struct bytes *out, const struct tis_output *o)
-{
-    const char *type = datatype_name(o->data_type);
-    size_t name_len = strlen(o->name), type_len = strlen(type), shape_len = 0;
-    for (uint32_t i = 0; i < o->rank; i++)
-        shape_len += wire_varint_bytes((uint64_t)o->shape[i]);
-    size_t shape_bytes_all = o->rank > 0 ? wire_bytes_bytes(shape_len) : 0;
-    wire_append_head(out, 5,
-                     wire_bytes_bytes(name_len) + wire_bytes_bytes(type_len) + shape_bytes_all);
-    wire_append_bytes(out, 1, o->name, name_len);
-    wire_append_bytes(out, 2, type, type_len);
-    if (o->rank > 0)
-        wire_append_head(out, 3, shape_len);
-    for (uint32_t i = 0; i < o->rank; i++)
-        wire_append_varint(out, (uint64_t)o->shape[i]);
-}
-
-static bool is_wanted(const struct call *call, const struct tis_output *o)
-{
-    return call->wanted_count == 0 || call_wanted(call, o->name);
-}
-
-static void append_head(struct call *call, struct bytes *out)
-{
-    struct bytes scratch = { 0 };
-    const struct tis_response *r = call->response;
-    wire_append_bytes(out, 1, call->target->model_name, strlen(call->target->model_name));
-    bytes_append_i64(&scratch, call->target->number);
-    wire_append_bytes(out, 2, scratch.data, scratch.len);
-    if (call->request->id[0])
-        wire_append_bytes(out, 3, call->request->id, strlen(call->request->id));
-    for (const struct response_parameter *p = r->parameters; p; p = p->next)
-        append_parameter(out, &scratch, &p->parameter);
-    out->failed |= scratch.failed;
-    bytes_fini(&scratch);
-    for (const struct tis_output *o = r->outputs; o; o = o->next) {
-        if (is_wanted(call, o))
-            append_output(out, o);
-    }
-}
-
-static tis_error *prepare_outputs(struct call *call)
-{
-    tis_error *err = NULL;
-    for (struct tis_output *o = call->response->outputs; o && !err; o = o->next) {
-        if (!is_wanted(call, o))
-            continue;
-        err = v2_check_output(call, o);
-        const struct wanted_output *w = call_wanted(call, o->name);
-        if (!err && w && w->class_count > 0)
-            err = v2_make_classes(call, o, w->class_count);
-    }
-    return err;
-}
-
-/* The head, then for each tensor its tag, written behind the head, and its bytes. */
-static tis_error *encode(struct call *call)
-{
-    struct tis_response *r = call->response;
-    struct bytes *out = &call->out;
-    struct iovec *parts = arena_alloc(&r->arena, (2 * r->output_count + 1) * sizeof(*parts));
-    tis_error *err = parts ? prepare_outputs(call) : error_no_memory();
-    if (err)
-        return err;
-    bytes_clear(out);
-    append_head(call, out);
-    uint32_t count = 0;
-    size_t begin = 0;
-    for (const struct tis_output *o = r->outputs; o; o = o->next) {
-        if (!is_wanted(call, o))
-            continue;
-        wire_append_head(out, 6, o->bytes);
-        if (o->bytes == 0)
-            continue;
-        parts[count++] = (struct iovec){ .iov_len = out->len - begin };
-        parts[count++] = (struct iovec){ .iov_base = o->buffer->base, .iov_len = o->bytes };
-        begin = out->len;
-    }
-    if (out->failed)
-        return error_no_memory();
-    parts[count++] = (struct iovec){ .iov_len = out->len - begin };
-    /* out does not move any more. */
-    char *at = out->data;
-    for (uint32_t i = 0; i < count; i += 2) {
-        parts[i].iov_base = at;
-        at += parts[i].iov_len;
-    }
-    grpc_respond(call->rpc, parts, count - (parts[count - 1].iov_len == 0));
-    return NULL;
-}
-
-static const struct infer_dialect rpc_dialect = {
-    .encode = encode,
+static const struct infer_dialect unary = {
+    .encode = v2_rpc_encode,
     .fail = v2_rpc_fail,
 };
+
+static const struct infer_dialect streamed = {
+    .encode = v2_rpc_encode,
+    .fail = v2_rpc_stream_fail,
+    .end = v2_rpc_stream_end,
+};
+
+static const struct infer_dialect *dialect_of(const struct call *call)
+{
+    return call->stream ? &streamed : &unary;
+}
 
 /* On the loop: the request is filled, or err says why not. */
 static void decoded(struct call *call, tis_error *err)
@@ -658,14 +553,14 @@ static void decoded(struct call *call, tis_error *err)
     if (!err)
         err = call_infer(call);
     if (err)
-        v2_rpc_fail(call, err);
+        dialect_of(call)->fail(call, err);
 }
 
 /* Is there so much to convert that it would hold up the loop? */
 static bool is_long(const struct call *call)
 {
     size_t bytes = 0;
-    struct wire w = wire_open(call->rpc->message, call->rpc->message_len);
+    struct wire w = wire_open(call->message, call->message_len);
     for (struct wire_field f; wire_next(&w, &f);)
         bytes += f.number == REQUEST_RAW ? 0 : f.len;
     return bytes > V2_JSON_INLINE_BYTES_MAX;
@@ -682,9 +577,11 @@ void v2_rpc_infer(struct call *call)
     if (!err)
         err = call_version_number(call, &version);
     if (!err)
-        err = call_open_request(call, version, &rpc_dialect);
+        err = call_open_request(call, version, dialect_of(call));
     if (!err && is_long(call))
         call_offload(call, v2_rpc_decode, decoded);
     else
         decoded(call, err ? err : v2_rpc_decode(call));
 }
+
+const struct stream_dialect v2_stream_dialect = { .handle = v2_rpc_infer };

@@ -17,14 +17,20 @@ enum {
     ARENA_BYTES_MAX = 64 << 20,
 };
 
+TRITONSERVER_Error_Code v2_describe(const struct call *call, const tis_error *err,
+                                    struct bytes *ret_text)
+{
+    if (status_has_request_prefix(err) && call->request)
+        bytes_printf(ret_text, "[request id: %s] ",
+                     call->request->id[0] ? call->request->id : "<id_unknown>");
+    return status_describe(DIALECT_V2, err, ret_text);
+}
+
 void v2_rpc_fail(struct call *call, tis_error *err)
 {
     struct bytes text = { 0 };
-    if (status_has_request_prefix(err) && call->request)
-        bytes_printf(&text, "[request id: %s] ",
-                     call->request->id[0] ? call->request->id : "<id_unknown>");
-    TRITONSERVER_Error_Code code = status_describe(DIALECT_V2, err, &text);
-    grpc_fail(call->rpc, (enum grpc_code)status_grpc(code), bytes_str(&text));
+    TRITONSERVER_Error_Code code = v2_describe(call, err, &text);
+    call_fail(call, (enum grpc_code)status_grpc(code), bytes_str(&text));
     bytes_fini(&text);
     error_free(err);
 }
@@ -32,11 +38,11 @@ void v2_rpc_fail(struct call *call, tis_error *err)
 void v2_rpc_respond(struct call *call)
 {
     if (call->out.failed) {
-        grpc_fail(call->rpc, GRPC_UNAVAILABLE, "out of memory");
+        call_fail(call, GRPC_UNAVAILABLE, "out of memory");
         return;
     }
     struct iovec part = { .iov_base = call->out.data, .iov_len = call->out.len };
-    grpc_respond(call->rpc, &part, 1);
+    call_reply(call, &part, 1);
 }
 
 /* Takes err; without one the answer is the message. */
@@ -57,7 +63,7 @@ static void respond_message(struct call *call, tis_error *err, const ProtobufCMe
 
 tis_error *v2_rpc_read_target(struct call *call)
 {
-    struct wire w = wire_open(call->rpc->message, call->rpc->message_len);
+    struct wire w = wire_open(call->message, call->message_len);
     for (struct wire_field f; wire_next(&w, &f);) {
         if (f.type == WIRE_BYTES && f.number == 1)
             call->model = (struct part){ f.data, f.len };
@@ -412,7 +418,7 @@ void v2_rpc_repository_index(struct call *call)
     struct model_info *models = NULL;
     uint32_t count = 0;
     Inference__RepositoryIndexResponse m = INFERENCE__REPOSITORY_INDEX_RESPONSE__INIT;
-    struct wire w = wire_open(call->rpc->message, call->rpc->message_len);
+    struct wire w = wire_open(call->message, call->message_len);
     for (struct wire_field f; wire_next(&w, &f);) {
         if (f.number == 2 && f.type == WIRE_VARINT)
             only_ready = f.value != 0;

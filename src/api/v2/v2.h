@@ -68,9 +68,19 @@ void v2_rpc_model_config(struct call *call);
 void v2_rpc_statistics(struct call *call);
 void v2_rpc_repository_index(struct call *call);
 void v2_rpc_infer(struct call *call);
+/* ModelStreamInfer. */
+extern const struct stream_dialect v2_stream_dialect;
 
 /* Answers with the error's status and text. Takes err. */
 void v2_rpc_fail(struct call *call, tis_error *err);
+/* The error's text as clients see it, with the request's id where that is due. */
+TRITONSERVER_Error_Code v2_describe(const struct call *call, const tis_error *err,
+                                    struct bytes *ret_text);
+/* Answers from call->response. */
+MUST_USE tis_error *v2_rpc_encode(struct call *call);
+/* In a stream: a message with the error (takes it), and one that marks the end of the responses. */
+void v2_rpc_stream_fail(struct call *call, tis_error *err);
+void v2_rpc_stream_end(struct call *call);
 /* Answers with call->out. */
 void v2_rpc_respond(struct call *call);
 /* Fills call->request and call->wanted from the message of call->rpc. Threads: any, one at a time. */

@@ -1,0 +1,406 @@
+#include "api/call_stream.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/slab.h"
+#include "infer/reason.h"
+#include "infer/slabs.h"
+
+enum {
+    REPLY_PARTS_INLINE = 6,
+    REPLY_OUT_BYTES_KEPT_MAX = 4096,
+    STREAM_UNSENT_BYTES_MAX = 256 << 20,
+};
+
+struct call_stream {
+    /* set at creation, then constant */
+    struct api *api;
+    const struct stream_dialect *dialect;
+    struct loop *loop;
+    /* loop thread only */
+    struct grpc_exchange *ex; /* NULL: ended */
+    struct list calls;        /* not ended */
+    struct list order;        /* of these, in_order: not answered, oldest first */
+    struct call *incoming;    /* its message is arriving */
+    bool is_half_closed;
+    bool is_draining;
+    bool is_over; /* the exchange was answered */
+};
+
+/* One message to the client, with what it points into. */
+struct reply {
+    struct grpc_message message;
+    struct call *call;
+    struct tis_response *response; /* or NULL */
+    uint32_t flags;                /* of the response */
+    struct loop_message arrived;
+    struct bytes out;    /* its memory is reused */
+    struct iovec *parts; /* parts_inline, or malloc'ed */
+    struct iovec parts_inline[REPLY_PARTS_INLINE];
+};
+
+static const struct slab reply_slab = { SLAB_REPLY, sizeof(struct reply) };
+
+/* ---- Ends ---- */
+
+static void call_stream_settle(struct call_stream *stream)
+{
+    if (!list_is_empty(&stream->calls))
+        return;
+    if (!stream->ex && !stream->incoming) {
+        free(stream);
+        return;
+    }
+    if (stream->is_over)
+        return;
+    if (stream->is_half_closed) {
+        stream->is_over = true;
+        grpc_finish(stream->ex);
+    } else if (stream->is_draining && !stream->incoming) {
+        stream->is_over = true;
+        grpc_fail(stream->ex, GRPC_UNAVAILABLE, "Server exiting");
+    }
+}
+
+/* Ends the call when nobody needs it any more. May free its stream. */
+static void call_settle(struct call *call)
+{
+    struct call_stream *stream = call->stream;
+    if (call->is_held || call->is_running || call->refused || call->is_offloaded ||
+        call->reply_count > 0)
+        return;
+    list_remove(&call->in_stream);
+    list_remove(&call->in_order);
+    if (stream->ex)
+        grpc_message_release(stream->ex, call->message_len);
+    call_destroy(call);
+    call_stream_settle(stream);
+}
+
+/* ---- Replies ---- */
+
+static struct reply *reply_create(struct call *call)
+{
+    int is_new;
+    struct reply *r = slab_alloc(&reply_slab, &is_new);
+    if (!r)
+        return NULL;
+    if (is_new)
+        r->out = (struct bytes){ 0 };
+    bytes_clear(&r->out);
+    r->call = call;
+    r->response = NULL;
+    r->flags = 0;
+    r->parts = r->parts_inline;
+    return r;
+}
+
+/* Sent, or dropped. */
+static void reply_end(struct reply *r)
+{
+    struct call *call = r->call;
+    response_destroy(&r->response);
+    if (r->parts != r->parts_inline)
+        free(r->parts);
+    if (r->out.capacity > REPLY_OUT_BYTES_KEPT_MAX)
+        bytes_fini(&r->out);
+    slab_free(&reply_slab, r);
+    call->reply_count--;
+    call_settle(call);
+}
+
+static void reply_sent(struct grpc_message *m)
+{
+    reply_end(CONTAINER_OF(m, struct reply, message));
+}
+
+/* The stream is over: drops what its calls have not sent, and tells the backends. */
+static void call_stream_end(struct call_stream *stream, enum grpc_code code, const char *text)
+{
+    if (stream->is_over)
+        return;
+    stream->is_over = true;
+    grpc_fail(stream->ex, code, text);
+    struct list *next;
+    for (struct list *it = stream->calls.next; it != &stream->calls; it = next) {
+        struct call *call = LIST_ENTRY(it, struct call, in_stream);
+        next = it->next;
+        struct reply *waiting = call->waiting;
+        call->waiting = NULL;
+        call_cancel(call);
+        if (waiting)
+            reply_end(waiting);
+    }
+}
+
+static void reply_send(struct call_stream *stream, struct reply *r)
+{
+    if (!stream->is_over && grpc_unsent_bytes(stream->ex) > STREAM_UNSENT_BYTES_MAX)
+        call_stream_end(stream, GRPC_RESOURCE_EXHAUSTED,
+                        "the client does not read its responses: 256 MiB of them wait");
+    if (stream->is_over)
+        reply_end(r);
+    else
+        grpc_send(stream->ex, &r->message);
+}
+
+/* In order: sends what the oldest calls have ready. */
+static void send_ready(struct call_stream *stream)
+{
+    while (!list_is_empty(&stream->order) && !stream->is_over) {
+        struct call *call = LIST_ENTRY(stream->order.next, struct call, in_order);
+        struct reply *r = call->waiting;
+        if (!r)
+            return;
+        call->waiting = NULL;
+        list_remove(&call->in_order);
+        reply_send(stream, r);
+    }
+}
+
+static bool reply_set_parts(struct reply *r, const struct iovec *parts, uint32_t count)
+{
+    if (count > REPLY_PARTS_INLINE) {
+        r->parts = malloc(count * sizeof(*r->parts));
+        if (!r->parts) {
+            r->parts = r->parts_inline;
+            return false;
+        }
+    }
+    if (count > 0)
+        memcpy(r->parts, parts, count * sizeof(*parts));
+    r->message =
+        (struct grpc_message){ .parts = r->parts, .part_count = count, .done = reply_sent };
+    return true;
+}
+
+/* The carrier's: one message to the client. */
+static void stream_reply(struct call *call, const struct iovec *parts, uint32_t part_count)
+{
+    struct call_stream *stream = call->stream;
+    struct reply *r = call->reply ? call->reply : reply_create(call);
+    if (r && !call->reply)
+        call->reply_count++;
+    call->reply = NULL;
+    if (!r || stream->is_over || !reply_set_parts(r, parts, part_count)) {
+        if (!stream->is_over)
+            call_stream_end(stream, GRPC_UNAVAILABLE, "out of memory");
+        if (r)
+            reply_end(r);
+        return;
+    }
+    struct bytes out = r->out;
+    r->out = call->out;
+    call->out = out;
+    r->response = call->response;
+    call->response = NULL;
+    if (!stream->dialect->in_order) {
+        reply_send(stream, r);
+        return;
+    }
+    call->waiting = r;
+    send_ready(stream);
+}
+
+static void stream_fail(struct call *call, enum grpc_code code, const char *text)
+{
+    call_stream_end(call->stream, code, text);
+}
+
+static bool stream_is_cancelled(const struct call *call)
+{
+    return call->stream->is_over;
+}
+
+/* ---- Responses ---- */
+
+static void response_arrived(struct loop_message *m)
+{
+    struct reply *r = CONTAINER_OF(m, struct reply, arrived);
+    struct call *call = r->call;
+    bool is_late = !call->carrier->many_responses && call->answer_count > 0;
+    if (is_late)
+        log_warning("model %s sent more than one response to a request of a protocol that carries "
+                    "one; dropped",
+                    call->target->model_name);
+    call->reply_count++;
+    call->answer_count++;
+    if (!call->stream->is_over && !is_late) {
+        call->response = r->response;
+        r->response = NULL;
+        call->reply = r;
+        call->is_final = r->flags & TRITONSERVER_RESPONSE_COMPLETE_FINAL;
+        call->has_final |= call->is_final;
+        call_answer(call);
+        if (call->reply != r)
+            return;
+        call->reply = NULL; /* the stream has ended instead */
+        response_destroy(&call->response);
+    }
+    reply_end(r);
+}
+
+/* A backend's thread. */
+static void sink_complete(struct sink *sink, struct tis_response *response, uint32_t flags)
+{
+    struct call *call = sink->user;
+    if (!response)
+        return;
+    struct reply *r = reply_create(call);
+    if (!r) {
+        log_error("model %s: out of memory, a response is dropped", sink->version->model_name);
+        response_destroy(&response);
+        return;
+    }
+    r->response = response;
+    r->flags = flags;
+    r->arrived.run = response_arrived;
+    loop_post(call->loop, &r->arrived);
+}
+
+static void request_done(struct loop_message *m)
+{
+    struct call *call = CONTAINER_OF(m, struct call, done);
+    call_ended(call);
+    call->is_held = true;
+    if (!call->stream->is_over && !call->has_final && call->dialect->end)
+        call->dialect->end(call);
+    else if (!call->stream->is_over && call->answer_count == 0)
+        call_answer(call); /* says that there was no response */
+    call->is_held = false;
+    call_settle(call);
+}
+
+static void sink_done(struct sink *sink, struct tis_request *request)
+{
+    struct call *call = sink->user;
+    (void)request;
+    loop_post(call->loop, &call->done);
+}
+
+static const struct sink_ops stream_sink_ops = {
+    .complete = sink_complete,
+    .done = sink_done,
+};
+
+static const struct carrier carriers[] = {
+    [false] = { .is_cancelled = stream_is_cancelled,
+                .reply = stream_reply,
+                .fail = stream_fail,
+                .settle = call_settle,
+                .sink = &stream_sink_ops,
+                .infer_name = "ModelStreamInfer RPC",
+                .many_responses = true },
+    [true] = { .is_cancelled = stream_is_cancelled,
+               .reply = stream_reply,
+               .fail = stream_fail,
+               .settle = call_settle,
+               .sink = &stream_sink_ops,
+               .infer_name = "StreamInfer RPC" },
+};
+
+/* ---- What the gRPC server tells ---- */
+
+struct call_stream *call_stream_open(struct api *api, struct grpc_exchange *ex,
+                                     const struct stream_dialect *dialect)
+{
+    struct call_stream *stream = calloc(1, sizeof(*stream));
+    if (!stream)
+        return NULL;
+    stream->api = api;
+    stream->dialect = dialect;
+    stream->loop = grpc_exchange_loop(ex);
+    stream->ex = ex;
+    list_init(&stream->calls);
+    list_init(&stream->order);
+    ex->is_stream = true;
+    return stream;
+}
+
+static struct call *open_call(struct call_stream *stream)
+{
+    struct call *call =
+        call_create_on(stream->api, &carriers[stream->dialect->in_order], stream->loop);
+    if (!call)
+        return NULL;
+    call->stream = stream;
+    call->done.run = request_done;
+    list_init(&call->in_stream);
+    list_init(&call->in_order);
+    call->is_held = true;
+    return call;
+}
+
+tis_error *call_stream_message(struct call_stream *stream, size_t bytes, char **ret_base)
+{
+    struct call *call = open_call(stream);
+    struct buffer *b = call ? buffer_create(bytes, 0) : NULL;
+    if (!b) {
+        call_destroy(call);
+        return error_no_memory();
+    }
+    call->body = b;
+    stream->incoming = call;
+    *ret_base = b->base;
+    return NULL;
+}
+
+void call_stream_request(struct call_stream *stream)
+{
+    struct grpc_exchange *ex = stream->ex;
+    struct call *call = stream->incoming ? stream->incoming : open_call(stream); /* empty message */
+    stream->incoming = NULL;
+    if (!call) {
+        grpc_message_release(ex, ex->message_len);
+        call_stream_end(stream, GRPC_UNAVAILABLE, "out of memory");
+        return;
+    }
+    call->message = ex->message ? ex->message : "";
+    call->message_len = ex->message_len;
+    call->start_ns = ex->recv_start_ns;
+    call->recv_end_ns = ex->recv_end_ns;
+    list_append(&stream->calls, &call->in_stream);
+    if (stream->dialect->in_order)
+        list_append(&stream->order, &call->in_order);
+    stream->dialect->handle(call);
+    call->is_held = false;
+    call_settle(call);
+}
+
+void call_stream_half_close(struct call_stream *stream)
+{
+    stream->is_half_closed = true;
+    call_stream_settle(stream);
+}
+
+void call_stream_drain(struct call_stream *stream)
+{
+    stream->is_draining = true;
+    call_stream_settle(stream);
+}
+
+void call_stream_cancel_all(struct call_stream *stream)
+{
+    call_stream_end(stream, GRPC_CANCELLED, "");
+}
+
+void call_stream_exchange_ended(struct call_stream *stream)
+{
+    call_destroy(stream->incoming);
+    stream->incoming = NULL;
+    stream->ex = NULL;
+    call_stream_settle(stream);
+}
+
+const struct http_header *call_stream_metadata(const struct call *call, const char *name)
+{
+    const struct grpc_exchange *ex = call->stream->ex;
+    for (uint32_t i = 0; ex && i < ex->metadata_count; i++) {
+        if (strcmp(ex->metadata[i].name, name) == 0)
+            return &ex->metadata[i];
+    }
+    return NULL;
+}

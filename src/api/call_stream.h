@@ -1,0 +1,42 @@
+/* api/call_stream.h - a stream of calls over one gRPC exchange.
+ *
+ * Each message of the client is a call of its own (api/call.h); many run at the same time, and each
+ * is answered by any number of messages. The stream ends with OK when the client has ended its side
+ * and every call its answers; with an error when a call fails it (call_fail), when the client goes,
+ * its deadline passes, or the server drains and nothing runs.
+ *
+ * Memory: the messages of running calls close the client's window (grpc/server.h). A client that
+ * does not read its answers loses the stream when STREAM_UNSENT_BYTES_MAX of them wait.
+ *
+ * Threads: the loop of the exchange; responses come in on backends' threads.
+ */
+#ifndef TIS_API_STREAM_H
+#define TIS_API_STREAM_H
+
+#include "api/call.h"
+
+/* What the messages of a stream are. */
+struct stream_dialect {
+    /* One message, in call->message: calls call_infer(), or answers. */
+    void (*handle)(struct call *call);
+    bool in_order; /* one answer for each message, in the messages' order */
+};
+
+struct call_stream;
+
+/* The stream for an exchange whose head has come; makes it a stream. NULL when out of memory. */
+struct call_stream *call_stream_open(struct api *api, struct grpc_exchange *ex,
+                                     const struct stream_dialect *dialect);
+/* What the gRPC server tells, see struct grpc_handler. */
+MUST_USE tis_error *call_stream_message(struct call_stream *stream, size_t bytes, char **ret_base);
+void call_stream_request(struct call_stream *stream);
+void call_stream_half_close(struct call_stream *stream);
+void call_stream_drain(struct call_stream *stream);
+void call_stream_cancel_all(struct call_stream *stream);
+/* The exchange is over; the stream lives until its calls have ended. */
+void call_stream_exchange_ended(struct call_stream *stream);
+
+/* Metadata of the call's exchange; NULL when absent. name: lower case. */
+const struct http_header *call_stream_metadata(const struct call *call, const char *name);
+
+#endif

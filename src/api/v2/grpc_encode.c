@@ -1,0 +1,237 @@
+/* ModelInfer and ModelStreamInfer of the v2 protocol over gRPC: the responses.
+ *
+ * The head is written into call->out, and the tensors follow from where the backend left them. In a
+ * stream the response is a field of a ModelStreamInferResponse. */
+#include <string.h>
+#include <strings.h>
+
+#include "api/call_stream.h"
+#include "api/v2/v2.h"
+#include "infer/datatype.h"
+#include "proto/wire.h"
+
+enum {
+    STREAM_RESPONSE = 2,                               /* field of ModelStreamInferResponse */
+    STREAM_HEAD_BYTES_MAX = 1 + WIRE_VARINT_BYTES_MAX, /* its tag and length */
+};
+
+static void append_parameter(struct bytes *out, struct bytes *scratch,
+                             const struct tis_parameter *p)
+{
+    bytes_clear(scratch);
+    switch (p->type) {
+    case TRITONSERVER_PARAMETER_BOOL:
+        wire_append_tag(scratch, 1, WIRE_VARINT);
+        wire_append_varint(scratch, p->value.boolean);
+        break;
+    case TRITONSERVER_PARAMETER_INT:
+        wire_append_tag(scratch, 2, WIRE_VARINT);
+        wire_append_varint(scratch, (uint64_t)p->value.integer);
+        break;
+    case TRITONSERVER_PARAMETER_STRING:
+        wire_append_bytes(scratch, 3, p->value.string, strlen(p->value.string));
+        break;
+    case TRITONSERVER_PARAMETER_DOUBLE:
+        wire_append_tag(scratch, 4, WIRE_FIXED64);
+        bytes_append(scratch, &p->value.number, sizeof(p->value.number));
+        break;
+    case TRITONSERVER_PARAMETER_BYTES:
+        return; /* a response cannot carry any */
+    }
+    size_t name_len = strlen(p->name);
+    wire_append_head(out, 4, wire_bytes_bytes(name_len) + wire_bytes_bytes(scratch->len));
+    wire_append_bytes(out, 1, p->name, name_len);
+    wire_append_bytes(out, 2, scratch->data, scratch->len);
+}
+
+static void append_output(struct bytes *out, const struct tis_output *o)
+{
+    const char *type = datatype_name(o->data_type);
+    size_t name_len = strlen(o->name), type_len = strlen(type), shape_len = 0;
+    for (uint32_t i = 0; i < o->rank; i++)
+        shape_len += wire_varint_bytes((uint64_t)o->shape[i]);
+    size_t shape_bytes_all = o->rank > 0 ? wire_bytes_bytes(shape_len) : 0;
+    wire_append_head(out, 5,
+                     wire_bytes_bytes(name_len) + wire_bytes_bytes(type_len) + shape_bytes_all);
+    wire_append_bytes(out, 1, o->name, name_len);
+    wire_append_bytes(out, 2, type, type_len);
+    if (o->rank > 0)
+        wire_append_head(out, 3, shape_len);
+    for (uint32_t i = 0; i < o->rank; i++)
+        wire_append_varint(out, (uint64_t)o->shape[i]);
+}
+
+static bool is_wanted(const struct call *call, const struct tis_output *o)
+{
+    return call->wanted_count == 0 || call_wanted(call, o->name);
+}
+
+/* r: NULL for a message that only marks the end. */
+static void append_head(const struct call *call, const struct tis_response *r, bool is_final,
+                        struct bytes *out)
+{
+    struct bytes scratch = { 0 };
+    wire_append_bytes(out, 1, call->target->model_name, strlen(call->target->model_name));
+    bytes_append_i64(&scratch, call->target->number);
+    wire_append_bytes(out, 2, scratch.data, scratch.len);
+    if (call->request->id[0])
+        wire_append_bytes(out, 3, call->request->id, strlen(call->request->id));
+    if (call->stream) {
+        struct tis_parameter final = { .name = "triton_final_response",
+                                       .type = TRITONSERVER_PARAMETER_BOOL,
+                                       .value.boolean = is_final };
+        append_parameter(out, &scratch, &final);
+    }
+    for (const struct response_parameter *p = r ? r->parameters : NULL; p; p = p->next)
+        append_parameter(out, &scratch, &p->parameter);
+    out->failed |= scratch.failed;
+    bytes_fini(&scratch);
+    for (const struct tis_output *o = r ? r->outputs : NULL; o; o = o->next) {
+        if (is_wanted(call, o))
+            append_output(out, o);
+    }
+}
+
+static tis_error *prepare_outputs(struct call *call)
+{
+    tis_error *err = NULL;
+    for (struct tis_output *o = call->response->outputs; o && !err; o = o->next) {
+        if (!is_wanted(call, o))
+            continue;
+        err = v2_check_output(call, o);
+        const struct wanted_output *w = call_wanted(call, o->name);
+        if (!err && w && w->class_count > 0)
+            err = v2_make_classes(call, o, w->class_count);
+    }
+    return err;
+}
+
+/* In a stream the response is a field of a message, whose length stands before it. */
+static void begin_out(const struct call *call, struct bytes *out)
+{
+    static const char room[STREAM_HEAD_BYTES_MAX];
+    bytes_clear(out);
+    if (call->stream)
+        bytes_append(out, room, sizeof(room));
+}
+
+/* Writes tag and length of a response of `bytes` so that they end where it begins in out->data;
+ * returns where they begin. */
+static size_t put_stream_head(struct bytes *out, uint64_t bytes)
+{
+    size_t begin = STREAM_HEAD_BYTES_MAX - 1 - wire_varint_bytes(bytes);
+    out->data[begin] = STREAM_RESPONSE << 3 | WIRE_BYTES;
+    wire_put_varint(out->data + begin + 1, bytes);
+    return begin;
+}
+
+/* The head, then for each tensor its tag, written behind the head, and its bytes. */
+tis_error *v2_rpc_encode(struct call *call)
+{
+    struct tis_response *r = call->response;
+    struct bytes *out = &call->out;
+    struct iovec *parts = arena_alloc(&r->arena, (2 * r->output_count + 1) * sizeof(*parts));
+    tis_error *err = parts ? prepare_outputs(call) : error_no_memory();
+    if (err)
+        return err;
+    begin_out(call, out);
+    append_head(call, r, call->is_final, out);
+    uint32_t count = 0;
+    size_t begin = 0;
+    uint64_t bytes = 0;
+    for (const struct tis_output *o = r->outputs; o; o = o->next) {
+        if (!is_wanted(call, o))
+            continue;
+        wire_append_head(out, 6, o->bytes);
+        if (o->bytes == 0)
+            continue;
+        parts[count++] = (struct iovec){ .iov_len = out->len - begin };
+        parts[count++] = (struct iovec){ .iov_base = o->buffer->base, .iov_len = o->bytes };
+        begin = out->len;
+        bytes += o->bytes;
+    }
+    if (out->failed)
+        return error_no_memory();
+    parts[count++] = (struct iovec){ .iov_len = out->len - begin };
+    /* out does not move any more. */
+    char *at = out->data;
+    for (uint32_t i = 0; i < count; i += 2) {
+        parts[i].iov_base = at;
+        at += parts[i].iov_len;
+    }
+    if (call->stream) {
+        size_t skip = put_stream_head(out, bytes + out->len - STREAM_HEAD_BYTES_MAX);
+        parts[0].iov_base = out->data + skip;
+        parts[0].iov_len -= skip;
+    }
+    call_reply(call, parts, count - (parts[count - 1].iov_len == 0));
+    return NULL;
+}
+
+/* ---- Streams ---- */
+
+static void reply_out(struct call *call, size_t skip)
+{
+    struct iovec part = { .iov_base = call->out.data + skip, .iov_len = call->out.len - skip };
+    if (call->out.failed)
+        call_fail(call, GRPC_UNAVAILABLE, "out of memory");
+    else
+        call_reply(call, &part, 1);
+}
+
+void v2_rpc_stream_end(struct call *call)
+{
+    if (!call->target->config->decoupled && call->answer_count == 0) {
+        v2_rpc_stream_fail(call, error_new(TRITONSERVER_ERROR_INTERNAL,
+                                           "model '%s': the backend ended the request without a "
+                                           "response",
+                                           call->target->model_name));
+        return;
+    }
+    if (!call->wants_empty_final)
+        return;
+    begin_out(call, &call->out);
+    append_head(call, NULL, true, &call->out);
+    size_t skip =
+        call->out.failed ? 0 : put_stream_head(&call->out, call->out.len - STREAM_HEAD_BYTES_MAX);
+    reply_out(call, skip);
+}
+
+/* The id that the client gave, also when its request could not be read further. */
+static struct part request_id(const struct call *call)
+{
+    struct part id = { "", 0 };
+    struct wire w = wire_open(call->message, call->message_len);
+    for (struct wire_field f; wire_next(&w, &f);) {
+        if (f.number == 3 && f.type == WIRE_BYTES)
+            id = (struct part){ f.data, f.len };
+    }
+    return id;
+}
+
+static bool wants_status(const struct call *call)
+{
+    const struct http_header *h = call_stream_metadata(call, "triton_grpc_error");
+    return h && h->value_len == 4 && strncasecmp(h->value, "true", 4) == 0;
+}
+
+/* An error is a message like others, unless the client wants it as the status of the stream. */
+void v2_rpc_stream_fail(struct call *call, tis_error *err)
+{
+    if (wants_status(call)) {
+        v2_rpc_fail(call, err);
+        return;
+    }
+    struct bytes text = { 0 };
+    struct part id = request_id(call);
+    v2_describe(call, err, &text);
+    bytes_clear(&call->out);
+    wire_append_bytes(&call->out, 1, text.data, text.len);
+    wire_append_head(&call->out, STREAM_RESPONSE, id.len > 0 ? wire_bytes_bytes(id.len) : 0);
+    if (id.len > 0)
+        wire_append_bytes(&call->out, 3, id.at, id.len);
+    call->out.failed |= text.failed;
+    bytes_fini(&text);
+    error_free(err);
+    reply_out(call, 0);
+}
