@@ -1,7 +1,9 @@
 /* Feeds bytes, cut in pieces, through the gRPC server's connection code over a socket pair.
  *
  * The first byte seeds the sizes of the pieces and what the handler does; the rest is what the
- * client sends. Every exchange that is seen ends exactly once, and all memory comes back. */
+ * client sends. Every exchange that is seen ends exactly once, and all memory comes back.
+ *
+ * Parses: src/grpc/conn.c src/grpc/stream.c src/grpc/frame.c */
 #include <assert.h>
 #include <fcntl.h>
 #include <stdint.h>

@@ -1,5 +1,7 @@
 /* Any bytes as the message of ModelInfer, for a model with an input of each kind: no crash,
- * no leak, bounded memory; what is accepted is consistent. */
+ * no leak, bounded memory; what is accepted is consistent.
+ *
+ * Parses: src/api/v2/grpc_infer.c src/proto/wire_read.c */
 #include <stdlib.h>
 #include <string.h>
 

@@ -3,7 +3,9 @@
  * The input's first byte seeds the sizes of the pieces and what the handler does; the rest is what
  * the client sends. After each piece the loop runs until it is quiet; at the end the client
  * half-closes and must see the end of the stream after what are answers and nothing else. The
- * handler checks on its side that every exchange is well-formed and ends exactly once. */
+ * handler checks on its side that every exchange is well-formed and ends exactly once.
+ *
+ * Parses: src/http/parser.c src/http/conn.c */
 #include <assert.h>
 #include <fcntl.h>
 #include <stdint.h>

@@ -1,6 +1,8 @@
 /* Any bytes as config.pbtxt: no crash, no leak, bounded memory. What is accepted must survive a trip
  * through the writer and through JSON unchanged, and normalising and checking must not fall over.
- * The first byte chooses what the text is read as. */
+ * The first byte chooses what the text is read as.
+ *
+ * Parses: src/proto/text_read.c */
 #include <stdlib.h>
 #include <string.h>
 

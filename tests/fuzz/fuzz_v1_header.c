@@ -1,6 +1,8 @@
 /* Any bytes as the header NV-InferRequest: no crash, no leak, bounded memory, and what is read keeps
  * the promises of infer_header.h. The first byte chooses the room: a small arena must end in an
- * error, not in a fall. */
+ * error, not in a fall.
+ *
+ * Parses: src/api/v1/infer_header.c */
 #include <stdlib.h>
 #include <string.h>
 

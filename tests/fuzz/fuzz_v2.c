@@ -1,6 +1,8 @@
 /* Any bytes as the body of a v2 inference request, for a model with an input of each kind: no crash,
  * no leak, bounded memory; what is accepted is consistent. The first two bytes are the length of the
- * JSON part (0xffff: the header is absent). */
+ * JSON part (0xffff: the header is absent).
+ *
+ * Parses: src/api/v2/decode.c */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
