@@ -16,7 +16,7 @@ enum lock_rank {
     LOCK_BACKENDS,     /* exec/backend: opened plug-ins (held across dlopen and Initialize) */
     LOCK_VERSION,      /* exec/version: queue and idle instances */
     LOCK_STATISTICS,   /* metrics/statistics: counters of one version; api: counters of v1 */
-    LOCK_LOOP,         /* http/server: what is still open, for the drain */
+    LOCK_LOOP,         /* net/acceptor: what is still open, for the drain */
     LOCK_SLAB,         /* base/slab, infer/buffer: free memory; leaf */
 };
 

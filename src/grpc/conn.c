@@ -12,8 +12,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "grpc/conn.h"
@@ -22,7 +20,7 @@
 
 static bool is_lost(const struct grpc_conn *c)
 {
-    return c->watch.fd < 0;
+    return !transport_is_open(&c->base.transport);
 }
 
 /* ---- nghttp2's callbacks ---- */
@@ -149,11 +147,8 @@ void conn_callbacks_set(nghttp2_session_callbacks *callbacks)
  * come. Not from inside nghttp2. */
 static void lose(struct grpc_conn *c)
 {
-    struct loop *loop = c->shard->loop;
-    loop_watch_remove(loop, &c->watch);
-    loop_timer_cancel(loop, &c->timer);
-    close(c->watch.fd);
-    c->watch.fd = -1;
+    loop_timer_cancel(c->shard->loop, &c->timer);
+    transport_close(&c->base.transport);
     output_drop(c);
     nghttp2_session_del(c->session);
     c->session = NULL;
@@ -209,7 +204,6 @@ static void arm_timer(struct grpc_conn *c)
 
 void grpc_conn_run(struct grpc_conn *c)
 {
-    struct grpc_shard *shard = c->shard;
     if (c->is_running)
         return;
     c->is_running = true;
@@ -220,14 +214,12 @@ void grpc_conn_run(struct grpc_conn *c)
     c->is_running = false;
     if (!is_lost(c)) {
         bool is_full = output_queued(c) >= OUTPUT_QUEUED_MAX;
-        loop_watch_change(shard->loop, &c->watch,
-                          (is_full ? 0u : (unsigned)LOOP_READ) |
-                              (c->out ? (unsigned)LOOP_WRITE : 0u));
+        transport_want(&c->base.transport,
+                       (is_full ? 0u : (unsigned)LOOP_READ) | (c->out ? (unsigned)LOOP_WRITE : 0u));
         arm_timer(c);
     } else if (list_is_empty(&c->streams) && !c->is_flush_posted) {
-        list_remove(&c->in_shard);
+        acceptor_conn_ended(&c->base);
         free(c);
-        grpc_conn_ended(shard);
     }
 }
 
@@ -262,7 +254,7 @@ static void timer_fired(struct loop_timer *t, uint64_t now)
 /* One recv(). */
 static void receive(struct grpc_conn *c)
 {
-    ssize_t n = recv(c->watch.fd, c->shard->scratch, RECV_BYTES, MSG_DONTWAIT);
+    ssize_t n = transport_recv(&c->base.transport, c->shard->scratch, RECV_BYTES);
     if (n > 0) {
         ssize_t used = nghttp2_session_mem_recv(c->session, c->shard->scratch, (size_t)n);
         if (used != n)
@@ -272,9 +264,9 @@ static void receive(struct grpc_conn *c)
     }
 }
 
-static void ready(struct loop_watch *w, unsigned events)
+void grpc_conn_ready(struct transport *t, unsigned events)
 {
-    struct grpc_conn *c = CONTAINER_OF(w, struct grpc_conn, watch);
+    struct grpc_conn *c = CONTAINER_OF(t, struct grpc_conn, base.transport);
     if (events & LOOP_HANGUP)
         c->is_failed = true;
     if ((events & LOOP_READ) && !c->is_failed) {
@@ -285,8 +277,9 @@ static void ready(struct loop_watch *w, unsigned events)
     grpc_conn_run(c);
 }
 
-void grpc_conn_drain(struct grpc_conn *c)
+void grpc_conn_drain(struct acceptor_conn *base)
 {
+    struct grpc_conn *c = CONTAINER_OF(base, struct grpc_conn, base);
     if (is_lost(c) || c->is_noticed)
         return;
     c->is_noticed = true;
@@ -302,8 +295,9 @@ void grpc_conn_drain(struct grpc_conn *c)
     grpc_conn_run(c);
 }
 
-void grpc_conn_close(struct grpc_conn *c)
+void grpc_conn_close(struct acceptor_conn *base)
 {
+    struct grpc_conn *c = CONTAINER_OF(base, struct grpc_conn, base);
     if (!is_lost(c)) {
         c->is_running = true;
         lose(c);
@@ -329,43 +323,24 @@ static bool begin_session(struct grpc_conn *c)
                                                   CONN_WINDOW_BYTES);
 }
 
-static void open_run(struct loop_message *m)
-{
-    struct grpc_conn *c = CONTAINER_OF(m, struct grpc_conn, adopt);
-    struct grpc_shard *shard = c->shard;
-    list_append(&shard->conns, &c->in_shard);
-    c->progress_ns = loop_now_ns(shard->loop);
-    tis_error *err = NULL;
-    if (shard->is_closing || grpc_is_draining(shard) || !begin_session(c))
-        c->is_failed = true;
-    else
-        err = loop_watch_add(shard->loop, &c->watch, LOOP_READ);
-    if (err)
-        c->is_failed = true;
-    error_free(err);
-    grpc_conn_run(c);
-}
-
-void conn_adopt(struct grpc_shard *s, int fd)
+struct acceptor_conn *grpc_conn_create(struct acceptor_shard *s)
 {
     struct grpc_conn *c = calloc(1, sizeof(*c));
-    if (!c) {
-        close(fd);
-        return;
-    }
-    c->shard = s;
-    c->watch.fd = fd;
-    c->watch.ready = ready;
+    if (!c)
+        return NULL;
+    c->shard = CONTAINER_OF(s, struct grpc_shard, base);
     c->timer.fire = timer_fired;
     c->flush.run = flush_run;
-    c->adopt.run = open_run;
-    list_init(&c->in_shard);
     list_init(&c->streams);
     list_init(&c->done_messages);
-    atomic_fetch_add(&s->conn_count, 1);
-    atomic_fetch_add(&s->server->conn_count, 1);
-    if (loop_is_current(s->loop))
-        open_run(&c->adopt);
-    else
-        loop_post(s->loop, &c->adopt);
+    return &c->base;
+}
+
+void grpc_conn_open(struct acceptor_conn *base)
+{
+    struct grpc_conn *c = CONTAINER_OF(base, struct grpc_conn, base);
+    c->progress_ns = loop_now_ns(c->shard->loop);
+    if (!is_lost(c) && !begin_session(c))
+        c->is_failed = true;
+    grpc_conn_run(c);
 }

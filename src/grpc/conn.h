@@ -13,9 +13,9 @@
 
 #include "base/arena.h"
 #include "base/list.h"
-#include "base/lock.h"
 #include "grpc/frame.h"
 #include "grpc/server.h"
+#include "net/acceptor.h"
 
 enum {
     STREAM_WINDOW_BYTES = 8 << 20,
@@ -101,14 +101,14 @@ struct output {
 };
 
 struct grpc_conn {
+    struct acceptor_conn base; /* its transport is closed once the connection is lost */
+
     /* set at creation, then constant */
     struct grpc_shard *shard;
 
     /* loop thread only */
-    struct list in_shard;
     struct list streams;
     struct list done_messages; /* reply_run_done() tells their senders */
-    struct loop_watch watch;   /* watch.fd is -1 once the connection is lost */
     struct loop_timer timer;
     nghttp2_session *session; /* NULL once the connection is lost */
     struct output *out;       /* NULL: nothing to write */
@@ -120,71 +120,48 @@ struct grpc_conn {
     bool is_flush_posted;
     uint64_t progress_ns;
     struct loop_message flush; /* at the end of the loop's round, for all answers of the round */
-    struct loop_message adopt;
 };
 
 /* What the server keeps per loop. */
 struct grpc_shard {
+    struct acceptor_shard base;
+
     /* set at creation, then constant */
     struct grpc_server *server;
     struct loop *loop;
 
     /* loop thread only */
-    struct list conns;
-    struct loop_watch listener;
-    struct loop_timer accept_timer;
     struct stream *free_streams;
     struct output *free_outputs;
     uint32_t free_stream_count;
     uint32_t free_output_count;
-    bool is_closing;
     uint8_t *scratch; /* RECV_BYTES */
-
-    /* one controller at a time */
-    struct loop_message start_message;
-    struct loop_message control_message;
-    void (*control)(struct grpc_shard *s);
-
-    /* atomic */
-    _Atomic uint32_t conn_count;
 };
 
 struct grpc_server {
+    struct acceptor acceptor;
+
     /* set at creation, then constant */
     struct grpc_handler handler;
     struct grpc_server_options options;
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *session_options;
-    char *address;
-    int listen_fd; /* closed by drain or destroy */
-    uint16_t port;
-    uint32_t shard_count;
-    bool is_started;
-    struct grpc_shard **shards;
-
-    /* any thread, under lock */
-    struct lock lock;
-    struct cond changed;
-    uint32_t acks_missing;
-
-    /* atomic */
-    _Atomic uint32_t conn_count;
-    _Atomic bool is_draining;
 };
 
 /* ---- conn.c ---- */
 
-/* Takes fd; serves it on the shard's loop. Any loop's thread. */
-void conn_adopt(struct grpc_shard *s, int fd);
+/* The acceptor's callbacks; see struct acceptor_handler. All but the first may free the connection. */
+struct acceptor_conn *grpc_conn_create(struct acceptor_shard *s);
+void grpc_conn_open(struct acceptor_conn *base);
+void grpc_conn_ready(struct transport *t, unsigned events);
+/* The first step of a drain: no further streams. */
+void grpc_conn_drain(struct acceptor_conn *base);
+void grpc_conn_close(struct acceptor_conn *base);
 /* Writes what there is, ends what has ended. May free c. Does nothing inside callbacks: whoever set
  * is_running calls it afterwards. */
 void grpc_conn_run(struct grpc_conn *c);
 /* conn_run() at the end of the loop's round. */
 void grpc_conn_run_soon(struct grpc_conn *c);
-/* The first step of a drain: no further streams. May free c. */
-void grpc_conn_drain(struct grpc_conn *c);
-/* Ends c whatever it does. May free c. */
-void grpc_conn_close(struct grpc_conn *c);
 
 /* ---- stream.c ---- */
 
@@ -241,7 +218,6 @@ size_t output_queued(const struct grpc_conn *c);
 
 /* ---- server.c ---- */
 
-void grpc_conn_ended(struct grpc_shard *s);
 bool grpc_is_draining(const struct grpc_shard *s);
 void conn_callbacks_set(nghttp2_session_callbacks *callbacks);
 /* Serves a connected socket as if it had been accepted (tests). Takes fd. */

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "grpc/conn.h"
 
@@ -190,8 +189,7 @@ bool output_write(struct grpc_conn *c)
 {
     struct output *o = c->out;
     while (o->at < o->count) {
-        struct msghdr msg = { .msg_iov = o->iov + o->at, .msg_iovlen = o->count - o->at };
-        ssize_t n = sendmsg(c->watch.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = transport_send(&c->base.transport, o->iov + o->at, o->count - o->at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

@@ -19,8 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "http/conn.h"
@@ -35,7 +33,7 @@ static uint64_t now_ns(const struct conn *c)
 
 static bool is_lost(const struct conn *c)
 {
-    return c->watch.fd < 0;
+    return !transport_is_open(&c->base.transport);
 }
 
 /* ---- answers of our own ---- */
@@ -296,7 +294,8 @@ static void send_continue(struct conn *c)
 {
     static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     c->x->expects_continue = false;
-    ssize_t n = send(c->watch.fd, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    struct iovec part = { .iov_base = (void *)(uintptr_t)text, .iov_len = sizeof(text) - 1 };
+    ssize_t n = transport_send(&c->base.transport, &part, 1);
     if (n != (ssize_t)sizeof(text) - 1)
         conn_lose(c);
 }
@@ -525,10 +524,8 @@ void conn_lose(struct conn *c)
 {
     if (is_lost(c))
         return;
-    loop_watch_remove(c->shard->loop, &c->watch);
+    transport_close(&c->base.transport);
     loop_timer_cancel(c->shard->loop, &c->timer);
-    close(c->watch.fd);
-    c->watch.fd = -1;
     list_remove(&c->in_budget_queue);
 }
 
@@ -568,7 +565,7 @@ static void end_exchange(struct conn *c)
  * end our side, and read on until the peer has ended its own. */
 static void linger(struct conn *c)
 {
-    if (c->is_eof || shutdown(c->watch.fd, SHUT_WR) < 0) {
+    if (c->is_eof || !transport_end_sending(&c->base.transport)) {
         conn_lose(c);
         return;
     }
@@ -762,15 +759,12 @@ void conn_run(struct conn *c)
 
     if (!is_lost(c)) {
         bool is_writing = c->x && c->x->out == OUT_WRITING;
-        loop_watch_change(c->shard->loop, &c->watch,
-                          (wants_read(c) ? (unsigned)LOOP_READ : 0u) |
-                              (is_writing ? (unsigned)LOOP_WRITE : 0u));
+        transport_want(&c->base.transport, (wants_read(c) ? (unsigned)LOOP_READ : 0u) |
+                                               (is_writing ? (unsigned)LOOP_WRITE : 0u));
         arm_timer(c);
     } else if (!c->x) {
-        struct shard *s = c->shard;
-        list_remove(&c->in_shard);
+        acceptor_conn_ended(&c->base);
         free(c);
-        server_conn_ended(s);
     }
 }
 
@@ -781,8 +775,8 @@ static ssize_t receive_body(struct conn *c)
 {
     struct exchange *x = c->x;
     if (!x->parser.is_chunked) {
-        ssize_t n = recv(c->watch.fd, x->memory.base + x->body_len,
-                         (size_t)x->pub.content_length - x->body_len, MSG_DONTWAIT);
+        ssize_t n = transport_recv(&c->base.transport, x->memory.base + x->body_len,
+                                   (size_t)x->pub.content_length - x->body_len);
         if (n > 0)
             x->body_len += (size_t)n;
         return n;
@@ -794,8 +788,8 @@ static ssize_t receive_body(struct conn *c)
         { .iov_base = x->parser.out, .iov_len = in_place },
         { .iov_base = x->buf + x->len, .iov_len = x->capacity - x->len },
     };
-    struct msghdr msg = { .msg_iov = in_place ? iov : iov + 1, .msg_iovlen = in_place ? 2 : 1 };
-    ssize_t n = recvmsg(c->watch.fd, &msg, MSG_DONTWAIT);
+    ssize_t n =
+        transport_recv_parts(&c->base.transport, in_place ? iov : iov + 1, in_place ? 2 : 1);
     if (n <= 0)
         return n;
     size_t direct = (size_t)n < in_place ? (size_t)n : in_place;
@@ -811,7 +805,7 @@ static ssize_t receive_buffered(struct conn *c, size_t spare)
     struct exchange *x = c->x;
     if (x->len + spare >= x->capacity)
         return 1;
-    ssize_t n = recv(c->watch.fd, x->buf + x->len, x->capacity - spare - x->len, MSG_DONTWAIT);
+    ssize_t n = transport_recv(&c->base.transport, x->buf + x->len, x->capacity - spare - x->len);
     if (n > 0)
         x->len += (size_t)n;
     return n;
@@ -858,7 +852,7 @@ static void receive(struct conn *c)
         n = receive_buffered(c, 0);
         break;
     case IN_LINGER:
-        n = recv(c->watch.fd, c->shard->scratch, SCRATCH_BYTES, MSG_DONTWAIT);
+        n = transport_recv(&c->base.transport, c->shard->scratch, SCRATCH_BYTES);
         break;
     default:
         return;
@@ -873,9 +867,9 @@ static void receive(struct conn *c)
     }
 }
 
-static void ready(struct loop_watch *w, unsigned events)
+void conn_ready(struct transport *t, unsigned events)
 {
-    struct conn *c = CONTAINER_OF(w, struct conn, watch);
+    struct conn *c = CONTAINER_OF(t, struct conn, base.transport);
     c->is_running = true;
     if (events & LOOP_HANGUP)
         conn_lose(c);
@@ -889,48 +883,35 @@ static void ready(struct loop_watch *w, unsigned events)
 
 /* ---- birth ---- */
 
-struct conn *conn_create(struct shard *s, int fd)
+struct acceptor_conn *conn_create(struct acceptor_shard *s)
 {
     struct conn *c = calloc(1, sizeof(*c));
-    if (!c) {
-        close(fd);
+    if (!c)
         return NULL;
-    }
-    c->shard = s;
-    c->watch.fd = fd;
-    c->watch.ready = ready;
+    c->shard = CONTAINER_OF(s, struct shard, base);
     c->timer.fire = timer_fired;
     c->in = IN_HEAD;
-    list_init(&c->in_shard);
     list_init(&c->in_budget_queue);
-    atomic_fetch_add(&s->conn_count, 1);
-    atomic_fetch_add(&s->server->conn_count, 1);
-    return c;
+    return &c->base;
 }
 
-void conn_open(struct conn *c)
+void conn_open(struct acceptor_conn *base)
 {
-    struct shard *s = c->shard;
-    list_append(&s->conns, &c->in_shard);
+    struct conn *c = CONTAINER_OF(base, struct conn, base);
     c->progress_ns = now_ns(c);
-    tis_error *err = NULL;
-    bool is_late = s->is_closing || server_is_draining(s);
-    if (!is_late)
-        err = loop_watch_add(s->loop, &c->watch, LOOP_READ);
-    if (err || is_late)
-        conn_lose(c);
-    error_free(err);
     conn_run(c);
 }
 
-void conn_close_idle(struct conn *c)
+void conn_close_idle(struct acceptor_conn *base)
 {
+    struct conn *c = CONTAINER_OF(base, struct conn, base);
     if (!c->x && c->in == IN_HEAD)
-        conn_close_now(c);
+        conn_close_now(base);
 }
 
-void conn_close_now(struct conn *c)
+void conn_close_now(struct acceptor_conn *base)
 {
+    struct conn *c = CONTAINER_OF(base, struct conn, base);
     conn_lose(c);
     conn_run(c);
 }

@@ -11,9 +11,9 @@
 #define TIS_HTTP_CONN_H
 
 #include "base/list.h"
-#include "base/lock.h"
 #include "http/parser.h"
 #include "http/server.h"
+#include "net/acceptor.h"
 
 enum {
     READ_BUFFER_BYTES = 16384,
@@ -86,13 +86,13 @@ struct exchange {
 };
 
 struct conn {
+    struct acceptor_conn base; /* its transport is closed once the connection is lost */
+
     /* set by conn_create(), then constant */
     struct shard *shard;
 
     /* loop thread only */
-    struct list in_shard;
     struct list in_budget_queue;
-    struct loop_watch watch; /* watch.fd is -1 once the connection is lost */
     struct loop_timer timer; /* armed at or before the real deadline, see conn_deadline() */
     struct exchange *x;      /* NULL: idle, lingering or lost */
     enum conn_in in;
@@ -100,13 +100,13 @@ struct conn {
     bool is_eof;          /* the peer has ended its stream */
     bool is_last;         /* close when the current answer is written */
     uint64_t progress_ns; /* last byte in or out, or the start of the current wait */
-    struct loop_message adopt;
 };
 
 /* What the server keeps per loop. */
 struct shard {
+    struct acceptor_shard base;
+
     /* set by http_server_create(), then constant */
-    struct http_server *server;
     struct loop *loop;
     const struct http_handler *handler;
     const struct http_limits *limits;
@@ -114,65 +114,40 @@ struct shard {
     bool cancel_on_half_close;
 
     /* loop thread only */
-    struct list conns;
     struct list budget_queue; /* connections in IN_BUDGET, oldest first */
     struct exchange *free_exchanges;
     uint32_t free_count;
-    struct loop_watch listener;
-    struct loop_timer accept_timer; /* listening again after a lack of descriptors */
     struct loop_timer budget_timer; /* other loops may have given bytes back */
     struct loop_message budget_retry;
     bool budget_retry_posted;
-    bool is_accept_failing; /* said so in the log already */
-    bool is_closing;        /* http_server_destroy(): adopt nothing */
-    char *scratch;          /* SCRATCH_BYTES that nobody reads */
-
-    /* one controller at a time */
-    struct loop_message start_message;
-    struct loop_message control_message;
-    void (*control)(struct shard *s);
-
-    /* atomic */
-    _Atomic uint32_t conn_count;
+    char *scratch; /* SCRATCH_BYTES that nobody reads */
 };
 
 struct http_server {
+    struct acceptor acceptor;
+
     /* set by http_server_create(), then constant */
     struct http_handler handler;
     struct http_limits limits;
-    char *address;
-    int listen_fd; /* closed by drain or destroy, after every loop has let go of it */
-    uint16_t port;
-    uint32_t shard_count;
-    bool is_started;
-    struct shard **shards;
-
-    /* any thread, under lock */
-    struct lock lock;
-    struct cond changed;
-    uint32_t acks_missing;
-
-    /* atomic */
-    _Atomic uint32_t conn_count;
-    _Atomic bool is_draining;
 };
 
 /* ---- conn.c ---- */
 
-/* Takes fd. NULL when out of memory (fd is closed). Any loop's thread; nothing happens until
- * conn_open() on the shard's loop. Counted from here to its end. */
-struct conn *conn_create(struct shard *s, int fd);
-void conn_open(struct conn *c);
+/* The acceptor's callbacks; see struct acceptor_handler. */
+struct acceptor_conn *conn_create(struct acceptor_shard *s);
+void conn_open(struct acceptor_conn *base);
+void conn_ready(struct transport *t, unsigned events);
+/* Closes the connection when it is between requests. May free it. */
+void conn_close_idle(struct acceptor_conn *base);
+/* Closes it whatever it does; an outstanding exchange is cancelled. May free it. */
+void conn_close_now(struct acceptor_conn *base);
+
 /* Closes the socket without more ado: the peer is gone, or not worth an answer. The caller goes on
  * to conn_run(), which ends the exchange and frees c. */
 void conn_lose(struct conn *c);
 /* Does whatever can be done now: parse, ask, answer, end. May free c. Does nothing when it is
  * already on the stack. */
 void conn_run(struct conn *c);
-/* Closes c when it is between requests. May free c. */
-void conn_close_idle(struct conn *c);
-/* Closes c whatever it does; an outstanding exchange is cancelled. May free c. */
-void conn_close_now(struct conn *c);
 /* Tries again to get the bytes that c waits for; false when the budget still refuses. May free c. */
 bool conn_retry_budget(struct conn *c);
 
@@ -196,8 +171,6 @@ void respond_drop(struct exchange *x);
 
 /* ---- server.c ---- */
 
-/* c is no more. */
-void server_conn_ended(struct shard *s);
 /* A connection was put into the budget queue: look again soon. */
 void server_budget_wait(struct shard *s);
 /* Bytes went back to the budget: somebody waiting may go on. */

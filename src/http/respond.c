@@ -4,7 +4,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "http/conn.h"
 
@@ -150,11 +149,9 @@ void respond_write(struct conn *c)
     bool is_full = false;
     while (x->iov_at < x->iov_count && !is_full) {
         size_t count = x->iov_count - x->iov_at;
-        struct msghdr msg = {
-            .msg_iov = x->iov + x->iov_at,
-            .msg_iovlen = count > IOV_MAX ? IOV_MAX : count,
-        };
-        ssize_t n = sendmsg(c->watch.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (count > IOV_MAX)
+            count = IOV_MAX;
+        ssize_t n = transport_send(&c->base.transport, x->iov + x->iov_at, count);
         if (n < 0) {
             if (errno == EINTR)
                 continue;
@@ -166,7 +163,7 @@ void respond_write(struct conn *c)
         c->progress_ns = loop_now_ns(c->shard->loop);
         uint32_t at_before = x->iov_at;
         advance(x, (size_t)n);
-        is_full = x->iov_at - at_before < msg.msg_iovlen;
+        is_full = x->iov_at - at_before < count;
     }
     if (x->iov_at == x->iov_count)
         let_go(x);
@@ -232,7 +229,7 @@ static void respond(struct exchange *x, int status, const char *headers, size_t 
     assert(!x->is_answered); /* exactly once */
     x->is_answered = true;
     x->out = OUT_WRITING;
-    if (c->watch.fd < 0) {
+    if (!transport_is_open(&c->base.transport)) {
         let_go(x); /* the client is gone */
         conn_run(c);
         return;

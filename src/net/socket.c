@@ -5,8 +5,11 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum {
@@ -14,6 +17,7 @@ enum {
     KEEPALIVE_IDLE_SECS = 60,
     KEEPALIVE_INTERVAL_SECS = 15,
     KEEPALIVE_PROBES = 4,
+    UNIX_MODE = 0660, /* owner and group */
 };
 
 /* An option that the kernel refuses costs speed or comfort, never correctness. */
@@ -61,8 +65,8 @@ static uint16_t bound_port(int fd)
     return ntohs(((struct sockaddr_in *)&ss)->sin_port);
 }
 
-tis_error *socket_listen(const char *address, uint16_t port, bool reuse_port, int *ret_fd,
-                         uint16_t *ret_port)
+static tis_error *listen_tcp(const char *address, uint16_t port, bool reuse_port,
+                             struct socket_listener *ret_listener)
 {
     if (!address || !*address || strcmp(address, "*") == 0)
         address = "0.0.0.0";
@@ -92,8 +96,7 @@ tis_error *socket_listen(const char *address, uint16_t port, bool reuse_port, in
         err = bind_error(address, port, errno);
         goto out;
     }
-    *ret_port = bound_port(fd);
-    *ret_fd = fd;
+    *ret_listener = (struct socket_listener){ .fd = fd, .port = bound_port(fd) };
     fd = -1;
 
 out:
@@ -102,4 +105,103 @@ out:
     if (info)
         freeaddrinfo(info);
     return err;
+}
+
+/* ---- Unix domain sockets ---- */
+
+#define UNIX_PREFIX "unix:"
+
+bool socket_is_unix(const char *address)
+{
+    return address && strncmp(address, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0;
+}
+
+static tis_error *path_error(const char *path, const char *text)
+{
+    return error_new(TRITONSERVER_ERROR_INVALID_ARG, "Unix socket '%s': %s", path, text);
+}
+
+/* Makes way for a socket at the path: removes what a server that has died left there. */
+static tis_error *clear_path(const struct sockaddr_un *name)
+{
+    struct stat st;
+    if (lstat(name->sun_path, &st) < 0)
+        return errno == ENOENT ? NULL : path_error(name->sun_path, strerror(errno));
+    if (!S_ISSOCK(st.st_mode))
+        return path_error(name->sun_path, "a file of that name exists and is not a socket");
+
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return path_error(name->sun_path, strerror(errno));
+    bool is_stale =
+        connect(fd, (const struct sockaddr *)name, sizeof(*name)) < 0 && errno == ECONNREFUSED;
+    close(fd);
+    if (!is_stale)
+        return error_new(TRITONSERVER_ERROR_UNAVAILABLE,
+                         "Unix socket '%s': already in use, another server may be listening there",
+                         name->sun_path);
+    if (unlink(name->sun_path) < 0 && errno != ENOENT)
+        return path_error(name->sun_path, strerror(errno));
+    return NULL;
+}
+
+static tis_error *listen_unix(const char *address, struct socket_listener *ret_listener)
+{
+    const char *path = address + strlen(UNIX_PREFIX);
+    struct sockaddr_un name = { .sun_family = AF_UNIX };
+    struct socket_listener l = { .fd = -1 };
+    struct stat st;
+    if (strncmp(path, "//", 2) == 0)
+        path += 2;
+    if (!*path || strlen(path) >= sizeof(name.sun_path))
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                         "address '%s': expected unix:PATH with a path of 1 to %zu bytes, found "
+                         "%zu",
+                         address, sizeof(name.sun_path) - 1, strlen(path));
+    memcpy(name.sun_path, path, strlen(path) + 1);
+
+    tis_error *err = clear_path(&name);
+    if (err)
+        return err;
+    l.path = strdup(path);
+    l.fd = l.path ? socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : -1;
+    /* The file's mode must not be wider than that for any moment, whatever the umask is. */
+    if (l.fd < 0 || fchmod(l.fd, UNIX_MODE) < 0 ||
+        bind(l.fd, (const struct sockaddr *)&name, sizeof(name)) < 0) {
+        err = path_error(path, strerror(errno));
+        if (l.fd >= 0)
+            close(l.fd);
+        free(l.path);
+        return err;
+    }
+    if (stat(path, &st) == 0) {
+        l.device = st.st_dev;
+        l.inode = st.st_ino;
+    }
+    if (chmod(path, UNIX_MODE) < 0 || listen(l.fd, LISTEN_BACKLOG) < 0) {
+        err = path_error(path, strerror(errno));
+        socket_listener_close(&l);
+        return err;
+    }
+    *ret_listener = l;
+    return NULL;
+}
+
+void socket_listener_close(struct socket_listener *l)
+{
+    struct stat st;
+    if (l->path && lstat(l->path, &st) == 0 && st.st_dev == l->device && st.st_ino == l->inode)
+        unlink(l->path);
+    free(l->path);
+    l->path = NULL;
+    if (l->fd >= 0)
+        close(l->fd);
+    l->fd = -1;
+}
+
+tis_error *socket_listen(const char *address, uint16_t port, bool reuse_port,
+                         struct socket_listener *ret_listener)
+{
+    return socket_is_unix(address) ? listen_unix(address, ret_listener)
+                                   : listen_tcp(address, port, reuse_port, ret_listener);
 }

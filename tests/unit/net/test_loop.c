@@ -18,7 +18,6 @@
 
 #include "base/clock.h"
 #include "net/loop.h"
-#include "net/socket.h"
 
 static struct loop *new_loop(void)
 {
@@ -326,55 +325,6 @@ static void test_events(void **state)
     loop_destroy(loop);
 }
 
-/* ---- listening ---- */
-
-/* A taken port is an error that says so, unless sharing it was asked for; wrong addresses are told
- * apart from taken ones. */
-static void test_listen(void **state)
-{
-    (void)state;
-    int fd = -1, other = -1;
-    uint16_t port = 0, other_port = 0;
-    assert_null(socket_listen("127.0.0.1", 0, false, &fd, &port));
-    assert_true(port > 0);
-    assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-
-    tis_error *err = socket_listen("127.0.0.1", port, false, &other, &other_port);
-    assert_non_null(err);
-    assert_int_equal(error_code(err), TRITONSERVER_ERROR_UNAVAILABLE);
-    char want[64];
-    snprintf(want, sizeof(want), "address '127.0.0.1' port %u: already in use", (unsigned)port);
-    assert_non_null(strstr(error_text(err), want));
-    error_free(err);
-    /* One-sided sharing is refused too. */
-    err = socket_listen("127.0.0.1", port, true, &other, &other_port);
-    assert_non_null(err);
-    error_free(err);
-    close(fd);
-
-    assert_null(socket_listen("127.0.0.1", 0, true, &fd, &port));
-    assert_null(socket_listen("127.0.0.1", port, true, &other, &other_port));
-    assert_int_equal(port, other_port);
-    close(fd);
-    close(other);
-
-    static const char *const wrong[] = { "203.0.113.7", "no such host.invalid" };
-    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
-        err = socket_listen(wrong[i], 0, false, &fd, &port);
-        assert_non_null(err);
-        assert_int_equal(error_code(err), TRITONSERVER_ERROR_INVALID_ARG);
-        assert_non_null(strstr(error_text(err), wrong[i]));
-        error_free(err);
-    }
-
-    /* IPv6, where the machine has it. */
-    err = socket_listen("::1", 0, false, &fd, &port);
-    if (err)
-        error_free(err);
-    else
-        close(fd);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,7 +335,6 @@ int main(void)
         cmocka_unit_test(test_message_posts_itself),
         cmocka_unit_test(test_remove_in_round),
         cmocka_unit_test(test_events),
-        cmocka_unit_test(test_listen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
