@@ -13,10 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "grpc/conn.h"
 
-#define NOTICE_NS_MAX NS_PER_SEC
+enum {
+    HEADER_OWN_BYTES = 32,  /* of each, as SETTINGS_MAX_HEADER_LIST_SIZE counts */
+    HEADER_EXCESS_MAX = 16, /* times the limit */
+};
 
 static bool is_lost(const struct grpc_conn *c)
 {
@@ -25,11 +27,21 @@ static bool is_lost(const struct grpc_conn *c)
 
 /* ---- nghttp2's callbacks ---- */
 
+static bool has_too_long_head(const struct grpc_conn *c)
+{
+    size_t max = c->shard->server->options.header_bytes_max;
+    return max && c->header_bytes > max;
+}
+
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
+    struct grpc_conn *c = user;
+    c->header_bytes = 0;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
-    struct stream *s = stream_create(user, frame->hd.stream_id);
+    if (c->is_leaving)
+        return 0;
+    struct stream *s = stream_create(c, frame->hd.stream_id);
     if (!s)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     nghttp2_session_set_stream_user_data(session, s->id, s);
@@ -41,7 +53,14 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
                      void *user)
 {
     (void)flags;
-    (void)user;
+    struct grpc_conn *c = user;
+    c->header_bytes += name_len + value_len + HEADER_OWN_BYTES;
+    if (has_too_long_head(c)) {
+        /* A few bytes can name a long header again and again: what goes on and on is no mistake. */
+        if (c->header_bytes / HEADER_EXCESS_MAX > c->shard->server->options.header_bytes_max)
+            conn_leave(c, NGHTTP2_ENHANCE_YOUR_CALM, "too_many_headers");
+        return 0;
+    }
     struct stream *s = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     if (s && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
         stream_header(s, name, name_len, value, value_len);
@@ -60,32 +79,23 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
     return rc == NGHTTP2_ERR_NOMEM ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
-/* The last GOAWAY: no stream above the last one we have seen. */
-static void go_away(struct grpc_conn *c)
-{
-    if (c->is_going)
-        return;
-    c->is_going = true;
-    int32_t last = nghttp2_session_get_last_proc_stream_id(c->session);
-    if (nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0))
-        c->is_failed = true;
-}
-
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct grpc_conn *c = user;
-    c->is_begun = true;
-    if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK) && c->is_noticed) {
-        go_away(c);
-        return 0;
-    }
+    conn_judge_received(c, frame);
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
         return 0;
     struct stream *s = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     if (!s)
         return 0;
-    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
-        stream_head(s);
+    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        if (has_too_long_head(c))
+            reply_errorf(s, GRPC_RESOURCE_EXHAUSTED,
+                         "received metadata size exceeds hard limit (%zu vs. %zu)", c->header_bytes,
+                         c->shard->server->options.header_bytes_max);
+        else
+            stream_head(s);
+    }
     if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
         stream_end(s);
     return 0;
@@ -94,7 +104,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 /* An answer is complete before its request: the client need not send the rest. */
 static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
-    (void)user;
+    conn_judge_sent(user, frame);
     if (frame->hd.type == NGHTTP2_HEADERS && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) &&
         nghttp2_session_get_stream_remote_close(session, frame->hd.stream_id) == 0)
         return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
@@ -185,21 +195,24 @@ static bool flush(struct grpc_conn *c)
 
 static bool is_over(const struct grpc_conn *c)
 {
-    return !c->out && !nghttp2_session_want_read(c->session) &&
-           !nghttp2_session_want_write(c->session);
+    return !c->out && (c->is_leaving || (!nghttp2_session_want_read(c->session) &&
+                                         !nghttp2_session_want_write(c->session)));
 }
 
-static void arm_timer(struct grpc_conn *c)
+static bool wants_read(const struct grpc_conn *c)
 {
-    uint64_t stall = c->shard->server->options.stall_ns_max;
-    uint64_t deadline = 0;
-    if (c->is_noticed && !c->is_going)
-        deadline = c->progress_ns + NOTICE_NS_MAX;
-    else if (stall && (c->out || !c->is_begun))
-        deadline = c->progress_ns + stall;
-    /* One that fires too early finds the real deadline; an idle connection has none. */
-    if (deadline && (!c->timer.heap_index || c->timer.deadline_ns > deadline))
-        error_free(loop_timer_arm(c->shard->loop, &c->timer, deadline));
+    return !c->is_leaving && output_queued(c) < OUTPUT_QUEUED_MAX &&
+           nghttp2_session_get_outbound_queue_size(c->session) < OUTBOUND_FRAMES_MAX;
+}
+
+static void watch(struct grpc_conn *c)
+{
+    unsigned events =
+        (wants_read(c) ? (unsigned)LOOP_READ : 0u) | (c->out ? (unsigned)LOOP_WRITE : 0u);
+    if (events & ~c->base.transport.watch.events & LOOP_READ)
+        conn_heard(c); /* whatever waited for a sign of life could not see one */
+    transport_want(&c->base.transport, events);
+    conn_arm_timer(c);
 }
 
 void grpc_conn_run(struct grpc_conn *c)
@@ -207,16 +220,17 @@ void grpc_conn_run(struct grpc_conn *c)
     if (c->is_running)
         return;
     c->is_running = true;
-    if (is_lost(c))
+    if (is_lost(c)) {
         reply_run_done(c);
-    else if (c->is_failed || !flush(c) || is_over(c))
-        lose(c);
+    } else {
+        if (!c->out)
+            c->progress_ns = loop_now_ns(c->shard->loop); /* nothing has waited so far */
+        if (c->is_failed || !flush(c) || is_over(c))
+            lose(c);
+    }
     c->is_running = false;
     if (!is_lost(c)) {
-        bool is_full = output_queued(c) >= OUTPUT_QUEUED_MAX;
-        transport_want(&c->base.transport,
-                       (is_full ? 0u : (unsigned)LOOP_READ) | (c->out ? (unsigned)LOOP_WRITE : 0u));
-        arm_timer(c);
+        watch(c);
     } else if (list_is_empty(&c->streams) && !c->is_flush_posted) {
         acceptor_conn_ended(&c->base);
         free(c);
@@ -238,24 +252,12 @@ void grpc_conn_run_soon(struct grpc_conn *c)
     loop_post(c->shard->loop, &c->flush);
 }
 
-static void timer_fired(struct loop_timer *t, uint64_t now)
-{
-    struct grpc_conn *c = CONTAINER_OF(t, struct grpc_conn, timer);
-    uint64_t stall = c->shard->server->options.stall_ns_max;
-    if (c->is_noticed && !c->is_going) {
-        if (now >= c->progress_ns + NOTICE_NS_MAX)
-            go_away(c); /* no answer to the ping */
-    } else if (stall && (c->out || !c->is_begun) && now >= c->progress_ns + stall) {
-        c->is_failed = true;
-    }
-    grpc_conn_run(c);
-}
-
 /* One recv(). */
 static void receive(struct grpc_conn *c)
 {
     ssize_t n = transport_recv(&c->base.transport, c->shard->scratch, RECV_BYTES);
     if (n > 0) {
+        conn_heard(c);
         ssize_t used = nghttp2_session_mem_recv(c->session, c->shard->scratch, (size_t)n);
         if (used != n)
             c->is_failed = true;
@@ -273,24 +275,6 @@ void grpc_conn_ready(struct transport *t, unsigned events)
         c->is_running = true;
         receive(c);
         c->is_running = false;
-    }
-    grpc_conn_run(c);
-}
-
-void grpc_conn_drain(struct acceptor_conn *base)
-{
-    struct grpc_conn *c = CONTAINER_OF(base, struct grpc_conn, base);
-    if (is_lost(c) || c->is_noticed)
-        return;
-    c->is_noticed = true;
-    c->progress_ns = loop_now_ns(c->shard->loop);
-    if (nghttp2_submit_shutdown_notice(c->session) ||
-        nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, NULL))
-        c->is_failed = true;
-    struct list *next;
-    for (struct list *it = c->streams.next; it != &c->streams; it = next) {
-        next = it->next;
-        stream_drain(LIST_ENTRY(it, struct stream, in_conn));
     }
     grpc_conn_run(c);
 }
@@ -315,10 +299,12 @@ static bool begin_session(struct grpc_conn *c)
         { NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, server->options.streams_max },
         { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW_BYTES },
         { NGHTTP2_SETTINGS_MAX_FRAME_SIZE, 1 << 20 },
+        { NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)server->options.header_bytes_max },
     };
+    size_t count = ARRAY_LEN(settings) - (server->options.header_bytes_max == 0);
     return !nghttp2_session_server_new2(&c->session, server->callbacks, c,
                                         server->session_options) &&
-           !nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, settings, ARRAY_LEN(settings)) &&
+           !nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, settings, count) &&
            !nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, 0,
                                                   CONN_WINDOW_BYTES);
 }
@@ -329,7 +315,6 @@ struct acceptor_conn *grpc_conn_create(struct acceptor_shard *s)
     if (!c)
         return NULL;
     c->shard = CONTAINER_OF(s, struct grpc_shard, base);
-    c->timer.fire = timer_fired;
     c->flush.run = flush_run;
     list_init(&c->streams);
     list_init(&c->done_messages);
@@ -339,7 +324,7 @@ struct acceptor_conn *grpc_conn_create(struct acceptor_shard *s)
 void grpc_conn_open(struct acceptor_conn *base)
 {
     struct grpc_conn *c = CONTAINER_OF(base, struct grpc_conn, base);
-    c->progress_ns = loop_now_ns(c->shard->loop);
+    conn_begin_life(c);
     if (!is_lost(c) && !begin_session(c))
         c->is_failed = true;
     grpc_conn_run(c);

@@ -25,6 +25,7 @@ enum {
     OUTPUT_BYTES = 32 << 10, /* of frames that are copied: all but tensors */
     OUTPUT_SLICES_MAX = 256,
     OUTPUT_QUEUED_MAX = 4 << 20, /* more is not taken from nghttp2, and nothing is read */
+    OUTBOUND_FRAMES_MAX = 2048,  /* kept by nghttp2, without DATA; then nothing is read */
     FRAME_PARTS_MAX = 16,        /* of messages, in one DATA frame */
     COPY_BYTES_MAX = 1024,       /* a shorter part is copied */
     PATH_BYTES = 256,
@@ -35,6 +36,13 @@ enum {
     MESSAGE_HELD_BYTES_MIN = 4096,   /* what a message counts at least: it becomes a request */
     PARTS_INLINE = 8,
     FREE_MAX = 256, /* streams and outputs kept by a shard for reuse */
+};
+
+/* The header that says the client understands trailers. */
+enum te {
+    TE_MISSING,
+    TE_TRAILERS,
+    TE_OTHER,
 };
 
 struct stream {
@@ -57,6 +65,7 @@ struct stream {
     bool has_timeout;
     bool has_metadata; /* the arena is in use */
     bool is_head_long; /* more metadata than we keep */
+    enum te te;
 
     uint64_t timeout_ns;
     struct loop_timer deadline;
@@ -117,8 +126,22 @@ struct grpc_conn {
     bool is_begun;            /* the client's first frame has come */
     bool is_noticed;          /* the shutdown notice was sent */
     bool is_going;            /* the final GOAWAY was sent */
+    bool is_leaving; /* to be lost by conn_run() when everything is written; reads nothing */
     bool is_flush_posted;
-    uint64_t progress_ns;
+    uint64_t born_ns;
+    uint64_t progress_ns; /* last byte out, or since when bytes wait to go out */
+    uint64_t received_ns; /* last byte in, or since when we read again */
+    uint64_t notice_ns;   /* of is_noticed */
+    uint64_t leave_ns;    /* of is_leaving */
+    uint64_t age_ns;      /* when it will have lived too long; 0: never */
+    uint64_t grace_ns;    /* when the streams that are left end; 0: by themselves */
+    uint64_t ping_ns;     /* since when our keepalive ping waits for a sign of life; 0: none does */
+    uint64_t pinged_ns;   /* the client's last ping; 0: we have sent something of substance since */
+    uint32_t pings_sent;  /* by us since then */
+    uint32_t ping_strikes;
+    uint32_t resets_left;      /* see RESETS_BURST */
+    uint64_t resets_ns;        /* up to when they were refilled */
+    size_t header_bytes;       /* of the header block that is coming in */
     struct loop_message flush; /* at the end of the loop's round, for all answers of the round */
 };
 
@@ -162,6 +185,21 @@ void grpc_conn_close(struct acceptor_conn *base);
 void grpc_conn_run(struct grpc_conn *c);
 /* conn_run() at the end of the loop's round. */
 void grpc_conn_run_soon(struct grpc_conn *c);
+
+/* ---- lifetime.c ---- */
+
+/* c begins to be served. */
+void conn_begin_life(struct grpc_conn *c);
+/* Bytes came from the client, or are read again after a pause. */
+void conn_heard(struct grpc_conn *c);
+/* For each frame that nghttp2 has read or written; they only submit. */
+void conn_judge_received(struct grpc_conn *c, const nghttp2_frame *frame);
+void conn_judge_sent(struct grpc_conn *c, const nghttp2_frame *frame);
+/* Says why and ends c as soon as that is written, whatever streams there are. Only submits. */
+void conn_leave(struct grpc_conn *c, uint32_t error, const char *why);
+/* The final GOAWAY. Only submits. */
+void conn_go_away(struct grpc_conn *c);
+void conn_arm_timer(struct grpc_conn *c);
 
 /* ---- stream.c ---- */
 

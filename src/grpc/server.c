@@ -62,6 +62,10 @@ static bool prepare_sessions(struct grpc_server *server)
     conn_callbacks_set(server->callbacks);
     nghttp2_option_set_no_auto_window_update(server->session_options, 1);
     nghttp2_option_set_no_closed_streams(server->session_options, 1);
+#ifdef TIS_NGHTTP2_RESET_LIMIT
+    /* lifetime.c has a limit of its own, which tells the client why. */
+    nghttp2_option_set_stream_reset_rate_limit(server->session_options, UINT64_MAX, UINT64_MAX);
+#endif
     return true;
 }
 

@@ -102,6 +102,28 @@ struct grpc_handler {
     void (*on_end)(struct grpc_exchange *ex, void *arg);
 };
 
+/* Keepalive and the end of connections, as grpc-core's server has them; its names of the settings
+ * stand in brackets. Times in ns. All zero: nothing of this. */
+struct grpc_lifetime {
+    uint64_t keepalive_ns; /* silence before the client is pinged; 0: never [KEEPALIVE_TIME] */
+    uint64_t keepalive_timeout_ns; /* without a byte after it before the end [KEEPALIVE_TIMEOUT] */
+    /* Ping, and let clients ping, when no call is open too [KEEPALIVE_PERMIT_WITHOUT_CALLS] */
+    bool keepalive_without_calls;
+    /* Pings we send with no HEADERS, DATA or WINDOW_UPDATE of ours between; 0: any number
+     * [HTTP2_MAX_PINGS_WITHOUT_DATA] */
+    uint32_t pings_without_data_max;
+    /* A client's ping that follows its last one sooner than this, with nothing sent between, is a
+     * strike [HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA]; more strikes than ping_strikes_max end the
+     * connection; 0: any number [HTTP2_MAX_PING_STRIKES] */
+    uint64_t ping_interval_ns_min;
+    uint32_t ping_strikes_max;
+    /* After this time, give or take a tenth, the client is told to go; 0: never [MAX_CONNECTION_AGE] */
+    uint64_t age_ns_max;
+    /* Then its calls may go on for this long before they are cut off. 0: until they end, which is what
+     * grpc-core does when Triton, for its flag's 0, leaves the setting out [MAX_CONNECTION_AGE_GRACE] */
+    uint64_t age_grace_ns;
+};
+
 struct grpc_server_options {
     const char *address;
     uint16_t port; /* 0: a free one */
@@ -112,6 +134,8 @@ struct grpc_server_options {
     uint32_t streams_max;     /* at the same time on a connection */
     uint32_t connections_max; /* a further one is accepted and closed; 0: no limit */
     uint64_t stall_ns_max; /* a reader that takes nothing, a preface that does not come; 0: ever */
+    size_t header_bytes_max; /* of a call's headers, counted as HTTP/2 does; 0: no limit */
+    struct grpc_lifetime lifetime;
     struct budget *budget; /* may be NULL */
 };
 

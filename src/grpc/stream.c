@@ -179,8 +179,9 @@ void stream_header(struct stream *s, const uint8_t *name, size_t name_len, const
         s->is_grpc = frame_is_grpc_type((const char *)value, value_len);
     } else if (equals(name, name_len, "grpc-timeout")) {
         s->has_timeout = frame_parse_timeout((const char *)value, value_len, &s->timeout_ns);
-    } else if (name[0] != ':' && !equals(name, name_len, "te") &&
-               (name_len < 5 || memcmp(name, "grpc-", 5) != 0)) {
+    } else if (equals(name, name_len, "te")) {
+        s->te = equals(value, value_len, "trailers") ? TE_TRAILERS : TE_OTHER;
+    } else if (name[0] != ':' && (name_len < 5 || memcmp(name, "grpc-", 5) != 0)) {
         add_metadata(s, name, name_len, value, value_len);
     }
 }
@@ -189,6 +190,11 @@ void stream_head(struct stream *s)
 {
     if (!s->is_grpc || !s->is_post) {
         reply_http(s, s->is_post ? "415" : "405");
+        return;
+    }
+    if (s->te != TE_TRAILERS) {
+        /* As grpc-core has it: whoever drops this may drop trailers too. */
+        reply_error(s, GRPC_UNKNOWN, s->te == TE_OTHER ? "Bad te header" : "Missing te header");
         return;
     }
     if (s->is_head_long) {

@@ -90,6 +90,27 @@ static const struct option_spec specs[] = {
          "Share the port with other servers (SO_REUSEPORT); otherwise a taken port is an error."),
     NUMBER("grpc-max-message-size", grpc_max_message_size, "2147483647", 1, INT32_MAX, "BYTES",
            "Largest request message."),
+    NUMBER("grpc-keepalive-time", grpc_keepalive_time, "7200000", 1, INT32_MAX, "MS",
+           "Ping a client that has been silent for this time; 2147483647: never."),
+    NUMBER("grpc-keepalive-timeout", grpc_keepalive_timeout, "20000", 1, INT32_MAX, "MS",
+           "Close the connection when nothing comes for this time after such a ping."),
+    BOOL("grpc-keepalive-permit-without-calls", grpc_keepalive_permit_without_calls, "false",
+         "Ping, and let clients ping, when the connection has no call."),
+    NUMBER("grpc-http2-max-pings-without-data", grpc_http2_max_pings_without_data, "2", 0,
+           INT32_MAX, "N",
+           "Pings that the server sends without data or headers between them; 0: any number."),
+    NUMBER(
+        "grpc-http2-min-recv-ping-interval-without-data",
+        grpc_http2_min_recv_ping_interval_without_data, "300000", 0, INT32_MAX, "MS",
+        "Time between two pings of a client to which nothing was sent; one that comes sooner is a "
+        "strike. Without a call it is two hours."),
+    NUMBER("grpc-http2-max-ping-strikes", grpc_http2_max_ping_strikes, "2", 0, INT32_MAX, "N",
+           "Strikes before the connection is closed with 'too_many_pings'; 0: any number."),
+    NUMBER("grpc-max-connection-age", grpc_max_connection_age, "0", 0, INT32_MAX, "MS",
+           "Ask clients to connect anew after this time, give or take a tenth; 0: never."),
+    NUMBER("grpc-max-connection-age-grace", grpc_max_connection_age_grace, "0", 0, INT32_MAX, "MS",
+           "Time for the calls of such a connection to end before they are cut off; 0: as long as "
+           "they take."),
 
     HEADING("Limits"),
     NUMBER("http-max-input-size", http_max_input_size, "67108864", 1, INT64_MAX, "BYTES",

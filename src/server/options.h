@@ -53,6 +53,14 @@ struct options {
     uint64_t grpc_port;
     bool reuse_grpc_port;
     uint64_t grpc_max_message_size;
+    uint64_t grpc_keepalive_time; /* these in milliseconds */
+    uint64_t grpc_keepalive_timeout;
+    bool grpc_keepalive_permit_without_calls;
+    uint64_t grpc_http2_max_pings_without_data;
+    uint64_t grpc_http2_min_recv_ping_interval_without_data;
+    uint64_t grpc_http2_max_ping_strikes;
+    uint64_t grpc_max_connection_age;
+    uint64_t grpc_max_connection_age_grace;
 
     const char *backend_directory; /* NULL: looked for beside the executable */
     struct backend_setting *backend_settings;

@@ -23,6 +23,7 @@ enum {
     BUDGET_WAIT_SECS = 2,
     WORKER_COUNT = 2,
     GRPC_STREAMS_MAX = 1024,
+    GRPC_HEADER_BYTES_MAX = 64 << 10,
 };
 
 struct server {
@@ -109,6 +110,21 @@ static tis_error *create_http(struct server *s)
     return http_server_create(&http, &handler, s->loops, s->loop_count, &s->http);
 }
 
+static struct grpc_lifetime grpc_lifetime_of(const struct options *o)
+{
+    return (struct grpc_lifetime){
+        .keepalive_ns =
+            o->grpc_keepalive_time == INT32_MAX ? 0 : o->grpc_keepalive_time * NS_PER_MS,
+        .keepalive_timeout_ns = o->grpc_keepalive_timeout * NS_PER_MS,
+        .keepalive_without_calls = o->grpc_keepalive_permit_without_calls,
+        .pings_without_data_max = (uint32_t)o->grpc_http2_max_pings_without_data,
+        .ping_interval_ns_min = o->grpc_http2_min_recv_ping_interval_without_data * NS_PER_MS,
+        .ping_strikes_max = (uint32_t)o->grpc_http2_max_ping_strikes,
+        .age_ns_max = o->grpc_max_connection_age * NS_PER_MS,
+        .age_grace_ns = o->grpc_max_connection_age_grace * NS_PER_MS,
+    };
+}
+
 static tis_error *create_grpc(struct server *s)
 {
     const struct options *o = s->options;
@@ -124,6 +140,8 @@ static tis_error *create_grpc(struct server *s)
         .streams_max = GRPC_STREAMS_MAX,
         .connections_max = (uint32_t)o->http_max_connections,
         .stall_ns_max = o->http_stall_timeout_secs * NS_PER_SEC,
+        .header_bytes_max = GRPC_HEADER_BYTES_MAX,
+        .lifetime = grpc_lifetime_of(o),
         .budget = &s->budget,
     };
     struct grpc_handler handler = api_grpc_handler(&s->api);

@@ -371,8 +371,9 @@ static int32_t client_submit(struct client *c, const char *path, const char *typ
                              const char *timeout)
 {
     nghttp2_nv headers[8] = { header(":method", "POST"), header(":scheme", "http"),
-                              header(":path", path), header(":authority", "test") };
-    size_t n = 4;
+                              header(":path", path), header(":authority", "test"),
+                              header("te", "trailers") };
+    size_t n = 5;
     if (type)
         headers[n++] = header("content-type", type);
     if (timeout)
