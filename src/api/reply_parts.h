@@ -18,10 +18,10 @@
 struct reply_parts {
     struct iovec *at;
     uint32_t count;
+    uint64_t bytes; /* of all parts */
     /* reply_parts.c's */
     struct bytes *out;
     size_t begin; /* of what is in `out` and in no part yet */
-    uint64_t bytes;
 };
 
 /* Empties `out`; what the caller appends to it afterwards is the head. */
@@ -29,7 +29,7 @@ MUST_USE tis_error *reply_parts_init(struct reply_parts *p, struct bytes *out,
                                      uint32_t tensor_count_max, struct arena *a);
 /* A field of type bytes that is not copied. */
 void reply_parts_add(struct reply_parts *p, uint32_t field, void *data, size_t len);
-/* parts and count are complete. Errors: UNAVAILABLE; INVALID_ARG when the reply is longer than any
+/* at, count and bytes are complete. Errors: UNAVAILABLE; INVALID_ARG when the reply is longer than any
  * client takes. */
 MUST_USE tis_error *reply_parts_finish(struct reply_parts *p);
 

@@ -22,6 +22,7 @@ static const struct rpc rpcs[] = {
     { V2_SERVICE "ModelInfer", v2_rpc_infer, ROUTE_INFER },
     { V2_SERVICE "ModelStreamInfer", NULL, ROUTE_INFER, &v2_stream_dialect },
     { V1_SERVICE "Infer", v1_rpc_infer, ROUTE_INFER },
+    { V1_SERVICE "StreamInfer", NULL, ROUTE_INFER, &v1_stream_dialect },
     { V2_SERVICE "ServerLive", v2_rpc_server_live, ROUTE_EXEMPT },
     { V2_SERVICE "ServerReady", v2_rpc_server_ready, ROUTE_EXEMPT },
     { V2_SERVICE "ModelReady", v2_rpc_model_ready, ROUTE_EXEMPT },

@@ -3,6 +3,7 @@
  * The request is walked where it lies: an entry of raw_input becomes a chunk that points into the
  * message. The answer's head is written into call->out, and the tensors follow from where the backend
  * left them. */
+#include "api/call_stream.h"
 #include "api/reply_parts.h"
 #include "api/v1/infer.h"
 #include "api/v1/v1.h"
@@ -151,3 +152,9 @@ void v1_rpc_infer(struct call *call)
 {
     v1_infer_run(call, &v1_rpc_infer_form);
 }
+
+/* A failed request is an answer like others: the stream goes on. */
+const struct stream_dialect v1_stream_dialect = {
+    .handle = v1_rpc_infer,
+    .in_order = true,
+};

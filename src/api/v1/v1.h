@@ -82,6 +82,7 @@ void v1_rpc_status(struct call *call);
 void v1_rpc_profile(struct call *call);
 void v1_rpc_health(struct call *call);
 void v1_rpc_infer(struct call *call);
+extern const struct stream_dialect v1_stream_dialect; /* StreamInfer */
 void v1_rpc_model_control(struct call *call);
 void v1_rpc_shared_memory_control(struct call *call);
 void v1_rpc_repository(struct call *call);
