@@ -4,8 +4,10 @@
 #include "api/api.h"
 #include "api/call.h"
 #include "api/call_stream.h"
+#include "api/v1/v1.h"
 #include "api/v2/v2.h"
 
+#define V1_SERVICE "/nvidia.inferenceserver.GRPCService/"
 #define V2_SERVICE "/inference.GRPCInferenceService/"
 
 struct rpc {
@@ -15,10 +17,12 @@ struct rpc {
     const struct stream_dialect *stream; /* instead of handle */
 };
 
-/* The hot one first. */
+/* The hot ones first. */
 static const struct rpc rpcs[] = {
     { V2_SERVICE "ModelInfer", v2_rpc_infer, ROUTE_INFER },
     { V2_SERVICE "ModelStreamInfer", NULL, ROUTE_INFER, &v2_stream_dialect },
+    { V1_SERVICE "Infer", v1_rpc_infer, ROUTE_INFER },
+    { V1_SERVICE "StreamInfer", NULL, ROUTE_INFER, &v1_stream_dialect },
     { V2_SERVICE "ServerLive", v2_rpc_server_live, ROUTE_EXEMPT },
     { V2_SERVICE "ServerReady", v2_rpc_server_ready, ROUTE_EXEMPT },
     { V2_SERVICE "ModelReady", v2_rpc_model_ready, ROUTE_EXEMPT },
@@ -27,6 +31,12 @@ static const struct rpc rpcs[] = {
     { V2_SERVICE "ModelConfig", v2_rpc_model_config, 0 },
     { V2_SERVICE "ModelStatistics", v2_rpc_statistics, 0 },
     { V2_SERVICE "RepositoryIndex", v2_rpc_repository_index, 0 },
+    { V1_SERVICE "Health", v1_rpc_health, ROUTE_EXEMPT },
+    { V1_SERVICE "Status", v1_rpc_status, 0 },
+    { V1_SERVICE "Profile", v1_rpc_profile, 0 },
+    { V1_SERVICE "ModelControl", v1_rpc_model_control, 0 },
+    { V1_SERVICE "SharedMemoryControl", v1_rpc_shared_memory_control, 0 },
+    { V1_SERVICE "Repository", v1_rpc_repository, 0 },
     { "/grpc.health.v1.Health/Check", v2_rpc_health_check, ROUTE_EXEMPT },
 };
 

@@ -35,6 +35,8 @@ static const struct reason_text v0_texts[REASON_COUNT] = {
                                  "unexpected batch size {2} for '{3}', max allowed is {1}" },
     [REASON_BODY_SHORT] = { E(INTERNAL), "expected {3} of data for inference input '{1}', got "
                                          "{4}" },
+    [REASON_RAW_MISSING] = { E(INTERNAL), "unexpected input index {1}" },
+    [REASON_RAW_BYTES] = { E(INTERNAL), "expected {2} of data for inference input '{1}', got {3}" },
 };
 
 TRITONSERVER_Error_Code status_describe(enum dialect dialect, const tis_error *err,

@@ -50,6 +50,10 @@ const struct reason_text reason_texts[REASON_COUNT] = {
     [REASON_BODY_SHORT] = { E(INVALID_ARG), "unexpected size for input '{1}', expecting {2} "
                                             "additional bytes for model '{0}'" },
     [REASON_BODY_LONG] = { E(INVALID_ARG), "unexpected additional input data for model '{0}'" },
+    [REASON_RAW_MISSING] = { E(INVALID_ARG), "expected tensor data for at least {1} inputs but got "
+                                             "only {1} sets of data for model '{0}'" },
+    [REASON_RAW_BYTES] = { E(INVALID_ARG), "unexpected size {3} for input '{1}', expecting {2} for "
+                                           "model '{0}'" },
     [REASON_STRING_COUNT] = { E(INVALID_ARG), "expected {2} string elements for inference input "
                                               "'{1}' for model '{0}', got {3}" },
     [REASON_STRING_LENGTH] = { E(INVALID_ARG), "incomplete string length indicator for inference "

@@ -38,6 +38,8 @@ enum reason {
     REASON_BATCH_MISSING,       /* model, input */
     REASON_BODY_SHORT,          /* model, input, bytes missing, bytes expected, bytes got */
     REASON_BODY_LONG,           /* model */
+    REASON_RAW_MISSING,         /* model, entries of raw_input got */
+    REASON_RAW_BYTES,           /* model, input, bytes expected, bytes got */
     REASON_STRING_COUNT,        /* model, input, expected, got */
     REASON_STRING_LENGTH,       /* model, input, expected, got */
     REASON_STRING_DATA,         /* model, input, expected, got */

@@ -74,6 +74,13 @@ ProtobufCMessage *message_convert(const ProtobufCMessage *from,
     return m && tidy(m, a) ? m : NULL;
 }
 
+void message_append(struct bytes *out, const ProtobufCMessage *m)
+{
+    char *at = bytes_reserve(out, protobuf_c_message_get_packed_size(m));
+    if (at)
+        out->len += protobuf_c_message_pack(m, (uint8_t *)at);
+}
+
 static bool name_is_entry_of(const char *entry, const char *field)
 {
     bool upper = true;

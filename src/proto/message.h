@@ -31,6 +31,9 @@ MUST_USE ProtobufCMessage *message_create(const ProtobufCMessageDescriptor *desc
 MUST_USE ProtobufCMessage *message_convert(const ProtobufCMessage *from,
                                            const ProtobufCMessageDescriptor *desc, struct arena *a);
 
+/* Appends the message in its wire form. Check out->failed. */
+void message_append(struct bytes *out, const ProtobufCMessage *m);
+
 /* ---- fields ---- */
 
 /* Is the field the repeated entry message that a map is on the wire? protobuf-c's descriptors do

@@ -13,8 +13,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/arena.h"
 #include "base/attr.h"
 #include "base/bytes.h"
+#include "base/error.h"
 
 enum wire_type {
     WIRE_VARINT = 0,
@@ -51,6 +53,15 @@ bool wire_next(struct wire *w, struct wire_field *ret_field);
 enum {
     WIRE_VARINT_BYTES_MAX = 10
 };
+
+/* INVALID_ARG: the bytes are not the message that they should be. */
+MUST_USE NEVER_NULL tis_error *wire_error(void);
+/* A string field as a C string; `what` names it in texts. Errors: INVALID_ARG for another type, for
+ * what is no UTF-8 (other implementations refuse it, also in our answers) and for a NUL; UNAVAILABLE. */
+MUST_USE tis_error *wire_get_text(const struct wire_field *f, const char *what, struct arena *a,
+                                  const char **ret_text);
+/* A number. Errors: INVALID_ARG for another type. */
+MUST_USE tis_error *wire_get_number(const struct wire_field *f, uint64_t *ret_value);
 
 size_t wire_varint_bytes(uint64_t value);
 /* Writes up to WIRE_VARINT_BYTES_MAX bytes; returns where they end. */

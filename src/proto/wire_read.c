@@ -1,5 +1,7 @@
 #include "proto/wire.h"
 
+#include "proto/message.h"
+
 bool wire_varint(struct wire *w, uint64_t *ret_value)
 {
     uint64_t value = 0;
@@ -51,4 +53,33 @@ bool wire_next(struct wire *w, struct wire_field *ret_field)
     w->at += len;
     *ret_field = f;
     return true;
+}
+
+tis_error *wire_error(void)
+{
+    return error_new(TRITONSERVER_ERROR_INVALID_ARG, "failed to parse the request message");
+}
+
+tis_error *wire_get_text(const struct wire_field *f, const char *what, struct arena *a,
+                         const char **ret_text)
+{
+    if (f->type != WIRE_BYTES)
+        return wire_error();
+    if (f->len > 0 && memchr(f->data, '\0', f->len))
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG, "the %s holds a NUL character", what);
+    if (!utf8_is_valid(f->data, f->len))
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG, "the %s is not valid UTF-8", what);
+    const char *text = arena_strndup(a, f->data, f->len);
+    if (!text)
+        return error_no_memory();
+    *ret_text = text;
+    return NULL;
+}
+
+tis_error *wire_get_number(const struct wire_field *f, uint64_t *ret_value)
+{
+    if (f->type != WIRE_VARINT)
+        return wire_error();
+    *ret_value = f->value;
+    return NULL;
 }

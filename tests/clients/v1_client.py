@@ -12,8 +12,10 @@ import threading
 
 import numpy as np
 from google.protobuf.json_format import MessageToDict
-from tensorrtserver.api import (InferContext, InferenceServerException, ProtocolType,
-                                ServerHealthContext, ServerStatusContext, server_status_pb2)
+from tensorrtserver.api import (InferContext, InferenceServerException, ModelControlContext,
+                                ModelRepositoryContext, ProtocolType, ServerHealthContext,
+                                ServerStatusContext, SharedMemoryControlContext,
+                                server_status_pb2)
 
 DEADLINE_S = 60
 
@@ -24,8 +26,9 @@ def read_bytes(parse):
     return lambda self, data: parse(self, bytes(data))
 
 
-server_status_pb2.ServerStatus.ParseFromString = read_bytes(
-    server_status_pb2.ServerStatus.ParseFromString)
+for message in (server_status_pb2.ServerStatus, server_status_pb2.ModelRepositoryIndex,
+                server_status_pb2.SharedMemoryStatus):
+    message.ParseFromString = read_bytes(message.ParseFromString)
 
 
 def decode(array):
@@ -50,26 +53,45 @@ def encode(value):
             "data": base64.b64encode(value.tobytes()).decode()}
 
 
-def health(url):
-    with ServerHealthContext(url, ProtocolType.HTTP) as context:
+def health(url, protocol):
+    with ServerHealthContext(url, ProtocolType.from_str(protocol)) as context:
         return {"ready": context.is_ready(), "live": context.is_live()}
 
 
-def status(url, model=None):
-    with ServerStatusContext(url, ProtocolType.HTTP, model) as context:
+def dictionary(message):
+    return MessageToDict(message, preserving_proto_field_name=True,
+                         including_default_value_fields=True)
+
+
+def status(url, protocol, model=None):
+    with ServerStatusContext(url, ProtocolType.from_str(protocol), model) as context:
         message = context.get_server_status()
-        return {**MessageToDict(message, preserving_proto_field_name=True,
-                                including_default_value_fields=True),
-                "request_id": context.get_last_request_id()}
+        return {**dictionary(message), "request_id": context.get_last_request_id()}
 
 
-def infer(url, model, inputs, outputs, batch_size=1, version=None, flags=0, corr_id=0, count=1,
-          is_async=False):
+def repository(url, protocol):
+    with ModelRepositoryContext(url, ProtocolType.from_str(protocol)) as context:
+        return dictionary(context.get_model_repository_index())
+
+
+def control(url, protocol, model, load):
+    with ModelControlContext(url, ProtocolType.from_str(protocol)) as context:
+        (context.load if load else context.unload)(model)
+
+
+def shared_memory(url, protocol):
+    with SharedMemoryControlContext(url, ProtocolType.from_str(protocol)) as context:
+        return dictionary(context.get_shared_memory_status())
+
+
+def infer(url, protocol, model, inputs, outputs, batch_size=1, version=None, flags=0, corr_id=0,
+          count=1, is_async=False, streaming=False):
     """count: how often, one after the other, or all at once when is_async. A list of results."""
     inputs = {name: [decode(entry) for entry in entries] for name, entries in inputs.items()}
     formats = {name: InferContext.ResultFormat.RAW if k is None
                else (InferContext.ResultFormat.CLASS, k) for name, k in outputs.items()}
-    with InferContext(url, ProtocolType.HTTP, model, version) as context:
+    with InferContext(url, ProtocolType.from_str(protocol), model, version,
+                      streaming=streaming) as context:
         if is_async:
             results = run_async(context, inputs, formats, batch_size, count, flags, corr_id)
         else:
@@ -100,7 +122,8 @@ def run_async(context, inputs, formats, batch_size, count, flags, corr_id):
     return [context.get_async_run_results(request_id) for request_id in ended]
 
 
-OPERATIONS = {"health": health, "status": status, "infer": infer}
+OPERATIONS = {"health": health, "status": status, "repository": repository, "control": control,
+              "shared_memory": shared_memory, "infer": infer}
 
 
 def main():

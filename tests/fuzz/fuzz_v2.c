@@ -5,74 +5,19 @@
  * Parses: src/api/v2/decode.c */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "api/v2/v2.h"
-#include "infer/shape.h"
-#include "model/validate.h"
+#include "fuzz/model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char config_text[] =
-    "name: 'm' backend: 'identity' max_batch_size: 4 "
-    "input { name: 'I' data_type: TYPE_INT8 dims: [2] } "
-    "input { name: 'F' data_type: TYPE_FP32 dims: [-1, 2] optional: true } "
-    "input { name: 'D' data_type: TYPE_FP64 dims: [1] reshape { shape: [] } optional: true } "
-    "input { name: 'H' data_type: TYPE_FP16 dims: [1] optional: true } "
-    "input { name: 'U' data_type: TYPE_UINT64 dims: [1] optional: true } "
-    "input { name: 'B' data_type: TYPE_BOOL dims: [2] optional: true } "
-    "input { name: 'S' data_type: TYPE_STRING dims: [-1] optional: true } "
-    "output { name: 'O' data_type: TYPE_INT8 dims: [2] }";
 static const char raw_config_text[] = "name: 'r' backend: 'identity' "
                                       "input { name: 'S' data_type: TYPE_STRING dims: [1] } "
                                       "output { name: 'O' data_type: TYPE_STRING dims: [1] }";
 
-static void must(bool condition)
-{
-    if (!condition)
-        abort();
-}
-
-static struct model_config *make_config(const char *text)
-{
-    struct config_context context = { .directory_name = NULL };
-    struct config_builder *b = NULL;
-    struct model_config *config = NULL;
-    must(!config_parse_text(text, strlen(text), "config", &b));
-    must(!config_normalize(b, &context));
-    must(!config_validate(b, &context));
-    must(!config_finish(&b, &config));
-    return config;
-}
-
-static void sink_complete(struct sink *sink, struct tis_response *response, uint32_t flags)
-{
-    (void)sink;
-    (void)response;
-    (void)flags;
-}
-
-static void check_accepted(const struct tis_request *req, const struct model_config *config)
-{
-    must(req->batch_size >= 1 && req->batch_size <= 4);
-    must(req->output_count >= 1);
-    for (uint32_t i = 0; i < req->input_count; i++) {
-        const struct tis_input *in = &req->inputs[i];
-        uint64_t bytes = 0, count;
-        must(config_find_input(config, in->name, strlen(in->name)) >= 0);
-        must(shape_count(in->shape, in->rank, &count));
-        for (uint32_t k = 0; k < in->chunk_count; k++)
-            bytes += in->chunks[k].attributes.bytes;
-        must(bytes == in->bytes);
-    }
-}
-
 static void try_body(struct model_config *config, const char *body, size_t len,
                      const struct http_header *headers, uint32_t header_count)
 {
-    static const struct sink_ops ops = { .complete = sink_complete };
-    struct tis_version version = { .model_name = (char *)(uintptr_t)config->name,
-                                   .config = config };
     struct http_exchange ex = {
         .path = "",
         .query = "",
@@ -81,20 +26,8 @@ static void try_body(struct model_config *config, const char *body, size_t len,
         .body = body,
         .body_len = len,
     };
-    struct call call = { .ex = &ex, .target = &version };
-    call.request = request_create(&ops, NULL);
-    must(call.request != NULL);
-    tis_error *err = v2_decode(&call);
-    if (!err)
-        err = request_validate(call.request, config, config->name);
-    if (!err)
-        check_accepted(call.request, config);
-    else
-        must(*error_text(err));
-    error_free(err);
-    if (call.json)
-        call.json_free(call.json);
-    request_free(&call.request);
+    struct call call = { .ex = &ex };
+    model_try(config, &call, v2_decode);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -102,8 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct model_config *config;
     static struct model_config *raw_config;
     if (!config) {
-        config = make_config(config_text);
-        raw_config = make_config(raw_config_text);
+        config = model_config_create(model_text);
+        raw_config = model_config_create(raw_config_text);
     }
     if (size < 2)
         return 0;
@@ -116,10 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .value = text,
         .value_len = (uint32_t)text_len,
     };
-    /* A copy of its own: reading behind the body is found. */
-    char *body = malloc(size - 2 + 1);
-    must(body != NULL);
-    memcpy(body, data + 2, size - 2);
+    char *body = exact_copy(data + 2, size - 2);
     try_body(config, body, size - 2, &header, json_len != 0xffff);
     try_body(raw_config, body, size - 2, &header, json_len != 0xffff);
     free(body);

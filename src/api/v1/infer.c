@@ -1,18 +1,17 @@
-/* Inference of the v1 protocol: shapes and sizes in NV-InferRequest, tensors one after the other in
- * the body; the answer is raw tensors followed by an InferResponseHeader. */
+/* Inference of the v1 protocol, however it is carried: what is checked of an InferRequestHeader, and
+ * the outputs and the InferResponseHeader of the answer. */
+#include "api/v1/infer.h"
+
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "api/classify.h"
-#include "api/v1/infer_header.h"
 #include "api/v1/v1.h"
 #include "base/clock.h"
 #include "infer/datatype.h"
 #include "infer/reason.h"
 #include "infer/shape.h"
 #include "proto/message.h"
-#include "proto/text.h"
 #include "v0/api.pb-c.h"
 #include "v1/api.pb-c.h"
 
@@ -20,49 +19,12 @@ enum {
     HEADER_ARENA_BYTES_MAX = 16 << 20 /* a header of the largest size fits many times */
 };
 
-/* What the answer needs of the question. */
-struct v1_infer {
-    struct v1_infer_header header;
-    uint64_t request_id;
-    bool wants_binary; /* the response header behind the tensors */
-};
-
-static const struct v1_infer *infer_of(const struct call *call)
+const struct v1_infer *v1_infer_of(const struct call *call)
 {
     return call->dialect_data;
 }
 
-/* Takes err. v: what was read of the question; NULL when nothing could be. */
-static void answer_error(struct call *call, const struct v1_infer *v, tis_error *err)
-{
-    struct bytes *headers = &call->out;
-    bytes_clear(headers);
-    v1_append_status(headers, call->api, v && v->header.is_v0 ? DIALECT_V0 : DIALECT_V1, err,
-                     v ? v->request_id : 0);
-    bytes_append_str(headers, "NV-InferResponse: ");
-    if (v && v->header.id)
-        bytes_printf(headers, "id: %" PRIu64, v->header.id);
-    bytes_append_str(headers, "\r\nContent-Type: application/octet-stream\r\n");
-    call_respond(call, 400, bytes_str(headers));
-    error_free(err);
-}
-
-static void v1_infer_fail(struct call *call, tis_error *err)
-{
-    answer_error(call, infer_of(call), err);
-}
-
 /* ---- Decode ---- */
-
-static tis_error *parse_header(const struct call *call, const char *model, struct arena *a,
-                               struct v1_infer_header *ret_header)
-{
-    const struct http_header *text = http_header_find(call->ex, "NV-InferRequest");
-    if (!text)
-        return error_new(TRITONSERVER_ERROR_INVALID_ARG, "unable to parse request for model '%s'",
-                         model);
-    return v1_infer_header_parse(text->value, text->value_len, model, a, ret_header);
-}
 
 /* 0.9 names the instance that would have run the batch. */
 static tis_error *batch_too_large(const struct call *call, uint32_t batch_size)
@@ -91,14 +53,6 @@ static tis_error *check_header(const struct call *call, const struct v1_infer_he
     return NULL;
 }
 
-/* An input as the server sees it, before its bytes are cut from the body. */
-struct full_input {
-    const struct tensor_spec *spec;
-    const int64_t *shape; /* with the batch size; request arena */
-    uint32_t rank;
-    uint64_t bytes; /* of the whole batch */
-};
-
 static tis_error *dims_error(enum reason reason, const struct call *call, const struct v1_input *in,
                              const struct tensor_spec *spec)
 {
@@ -115,7 +69,7 @@ static tis_error *dims_error(enum reason reason, const struct call *call, const 
 
 /* The full shape of an input: the batch size, then the client's dims or the configuration's. */
 static tis_error *find_shape(const struct call *call, const struct v1_infer_header *h,
-                             const struct v1_input *in, struct full_input *full)
+                             const struct v1_input *in, struct v1_full_input *full)
 {
     const struct tensor_spec *spec = full->spec;
     uint32_t skip = call->target->config->max_batch_size > 0;
@@ -139,7 +93,7 @@ static tis_error *find_shape(const struct call *call, const struct v1_infer_head
 
 /* Only the client knows how long its strings are. */
 static tis_error *find_string_bytes(const struct call *call, const struct v1_infer_header *h,
-                                    const struct v1_input *in, struct full_input *full)
+                                    const struct v1_input *in, struct v1_full_input *full)
 {
     uint64_t count;
     uint64_t bytes = in->batch_byte_size;
@@ -156,7 +110,7 @@ static tis_error *find_string_bytes(const struct call *call, const struct v1_inf
 
 /* Bytes of the whole batch, from the shape; what the client says must agree. */
 static tis_error *find_bytes(const struct call *call, const struct v1_infer_header *h,
-                             const struct v1_input *in, struct full_input *full)
+                             const struct v1_input *in, struct v1_full_input *full)
 {
     const struct tensor_spec *spec = full->spec;
     if (spec->data_type == TRITONSERVER_TYPE_BYTES)
@@ -172,7 +126,7 @@ static tis_error *find_bytes(const struct call *call, const struct v1_infer_head
 }
 
 static tis_error *complete_input(const struct call *call, const struct v1_infer_header *h,
-                                 const struct v1_input *in, struct full_input *full)
+                                 const struct v1_input *in, struct v1_full_input *full)
 {
     const struct model_config *config = call->target->config;
     int32_t at = config_find_input(config, in->name, strlen(in->name));
@@ -185,38 +139,25 @@ static tis_error *complete_input(const struct call *call, const struct v1_infer_
     return err;
 }
 
-/* The next full->bytes of the body are the input's. */
-static tis_error *cut_input(struct call *call, const struct full_input *full, size_t *offset)
+/* All that the header says is checked before the tensors are looked at. */
+static tis_error *decode_inputs(struct call *call, const struct v1_infer_form *form,
+                                const struct v1_infer_header *h)
 {
-    const char *name = full->spec->name;
-    uint64_t left = call->ex->body_len - *offset;
-    if (full->bytes > left)
-        return reason_error(REASON_BODY_SHORT, call->target->model_name, name,
-                            REASON_NUMBER(full->bytes - left), REASON_NUMBER(full->bytes),
-                            REASON_NUMBER(left));
-    struct tis_input *input =
-        request_add_input(call->request, name, full->spec->data_type, full->shape, full->rank);
-    const char *data = call->ex->body ? call->ex->body + *offset : NULL;
-    *offset += full->bytes;
-    return request_add_chunk(call->request, input, data, full->bytes, TRITONSERVER_MEMORY_CPU, 0,
-                             NULL);
-}
-
-/* All that the header says is checked before the body is looked at. */
-static tis_error *decode_inputs(struct call *call, const struct v1_infer_header *h)
-{
-    struct full_input *inputs =
+    struct v1_full_input *inputs =
         arena_calloc(&call->request->arena, h->input_count, sizeof(*inputs));
     tis_error *err =
         inputs ? request_reserve_inputs(call->request, h->input_count) : error_no_memory();
     for (uint32_t i = 0; i < h->input_count && !err; i++)
         err = complete_input(call, h, &h->inputs[i], &inputs[i]);
-    size_t offset = 0;
-    for (uint32_t i = 0; i < h->input_count && !err; i++)
-        err = cut_input(call, &inputs[i], &offset);
-    if (!err && offset < call->ex->body_len)
-        err = reason_error(REASON_BODY_LONG, call->target->model_name);
-    return err;
+    return err ? err : form->add_inputs(call, inputs, h->input_count);
+}
+
+tis_error *v1_add_input(struct call *call, const struct v1_full_input *in, const char *data)
+{
+    struct tis_input *input =
+        request_add_input(call->request, in->spec->name, in->spec->data_type, in->shape, in->rank);
+    return request_add_chunk(call->request, input, data, in->bytes, TRITONSERVER_MEMORY_CPU, 0,
+                             NULL);
 }
 
 static tis_error *decode_outputs(struct call *call, const struct v1_infer_header *h)
@@ -234,16 +175,15 @@ static tis_error *decode_outputs(struct call *call, const struct v1_infer_header
     return NULL;
 }
 
-static tis_error *decode(struct call *call)
+tis_error *v1_infer_decode(struct call *call, const struct v1_infer_form *form)
 {
     struct tis_request *req = call->request;
     struct v1_infer *v = arena_calloc(&req->arena, 1, sizeof(*v));
     if (!v)
         return error_no_memory();
-    tis_error *err = parse_header(call, call->target->model_name, &req->arena, &v->header);
+    tis_error *err = form->read_header(call, call->target->model_name, &req->arena, &v->header);
     if (err)
         return err;
-    v->wants_binary = v1_format(call) == V1_BINARY;
     v->request_id = v1_next_request_id(call->api);
     call->dialect_data = v;
 
@@ -255,29 +195,20 @@ static tis_error *decode(struct call *call)
     if (!err)
         err = decode_outputs(call, h);
     if (!err)
-        err = decode_inputs(call, h);
+        err = decode_inputs(call, form, h);
     return err;
 }
 
 /* ---- Encode ---- */
 
-/* One requested output of the answer, before it is put into either dialect's message. */
-struct answer_output {
-    struct tis_output *output;
-    uint32_t **classes; /* [batch entry] -> indices; NULL for raw */
-    size_t class_count;
-    uint64_t entry_bytes; /* of one batch entry */
-    uint32_t entry_count; /* elements of one batch entry */
-};
-
 /* asked: NULL when the client named no output and gets all. */
 static tis_error *collect_output(struct call *call, struct tis_output *o,
-                                 const struct v1_output *asked, struct answer_output *a)
+                                 const struct v1_output *asked, struct v1_answer_output *a)
 {
     struct arena *arena = &call->response->arena;
     uint32_t entries = call->request->batch_size;
     uint32_t element = datatype_bytes(o->data_type);
-    *a = (struct answer_output){ .output = o, .entry_bytes = o->bytes / entries };
+    *a = (struct v1_answer_output){ .output = o, .entry_bytes = o->bytes / entries };
     if (!o->buffer || o->attributes.memory_type == TRITONSERVER_MEMORY_GPU)
         return error_new(TRITONSERVER_ERROR_INTERNAL,
                          "model '%s': the backend sent output '%s' without memory that a reply can "
@@ -302,14 +233,13 @@ static tis_error *collect_output(struct call *call, struct tis_output *o,
     return err;
 }
 
-/* The outputs in the client's order, or in the response's when the client named none. */
-static tis_error *collect_outputs(struct call *call, struct answer_output **ret_outputs,
-                                  uint32_t *ret_count)
+tis_error *v1_collect_outputs(struct call *call, struct v1_answer_output **ret_outputs,
+                              uint32_t *ret_count)
 {
     struct tis_response *r = call->response;
-    const struct v1_infer_header *h = &infer_of(call)->header;
+    const struct v1_infer_header *h = &v1_infer_of(call)->header;
     uint32_t count = h->output_count ? h->output_count : r->output_count;
-    struct answer_output *outputs = arena_calloc(&r->arena, count, sizeof(*outputs));
+    struct v1_answer_output *outputs = arena_calloc(&r->arena, count, sizeof(*outputs));
     if (!outputs)
         return error_no_memory();
     struct tis_output *next = r->outputs;
@@ -347,7 +277,8 @@ typedef Nvidia__Inferenceserver__V0__InferResponseHeader header_v0;
 typedef Nvidia__Inferenceserver__V0__InferResponseHeader__Output__Raw raw_v0;
 
 /* The classes of one batch entry. */
-static classes_v1 *make_class_list(struct call *call, const struct answer_output *a, uint32_t entry)
+static classes_v1 *make_class_list(struct call *call, const struct v1_answer_output *a,
+                                   uint32_t entry)
 {
     struct arena *arena = &call->response->arena;
     const char *values = (const char *)a->output->buffer->base + entry * a->entry_bytes;
@@ -370,7 +301,7 @@ static classes_v1 *make_class_list(struct call *call, const struct answer_output
     return list;
 }
 
-static bool fill_classes(struct call *call, const struct answer_output *a, output_v1 *out)
+static bool fill_classes(struct call *call, const struct v1_answer_output *a, output_v1 *out)
 {
     uint32_t entries = call->request->batch_size;
     out->batch_classes = arena_calloc(&call->response->arena, entries, sizeof(*out->batch_classes));
@@ -383,7 +314,7 @@ static bool fill_classes(struct call *call, const struct answer_output *a, outpu
     return ok;
 }
 
-static bool fill_raw(struct call *call, const struct answer_output *a, output_v1 *out)
+static bool fill_raw(struct call *call, const struct v1_answer_output *a, output_v1 *out)
 {
     uint32_t skip = call->target->config->max_batch_size > 0;
     const struct tis_output *o = a->output;
@@ -400,10 +331,10 @@ static bool fill_raw(struct call *call, const struct answer_output *a, output_v1
 
 /* The response header as 1.x writes it; a 0.9 client's is made without `raw`, which means something
  * else there. NULL when memory is exhausted. */
-static header_v1 *make_header(struct call *call, const struct answer_output *outputs,
+static header_v1 *make_header(struct call *call, const struct v1_answer_output *outputs,
                               uint32_t count)
 {
-    const struct v1_infer *v = infer_of(call);
+    const struct v1_infer *v = v1_infer_of(call);
     struct arena *arena = &call->response->arena;
     header_v1 *h = arena_alloc(arena, sizeof(*h));
     output_v1 *items = arena_calloc(arena, count, sizeof(*items));
@@ -432,7 +363,7 @@ static header_v1 *make_header(struct call *call, const struct answer_output *out
 
 /* The same for a 0.9 client: all but `raw` is wire-compatible. */
 static header_v0 *convert_to_v0(struct call *call, const header_v1 *from,
-                                const struct answer_output *outputs)
+                                const struct v1_answer_output *outputs)
 {
     struct arena *arena = &call->response->arena;
     header_v0 *h = (header_v0 *)message_convert(
@@ -450,106 +381,57 @@ static header_v0 *convert_to_v0(struct call *call, const header_v1 *from,
     return h;
 }
 
-static tis_error *v1_infer_encode(struct call *call)
+const ProtobufCMessage *
+v1_make_response_header(struct call *call, const struct v1_answer_output *outputs, uint32_t count)
 {
-    const struct v1_infer *v = infer_of(call);
-    struct answer_output *outputs;
-    uint32_t count;
-    tis_error *err = collect_outputs(call, &outputs, &count);
-    if (err)
-        return err;
-    header_v1 *header_1 = make_header(call, outputs, count);
-    const ProtobufCMessage *header = header_1 ? &header_1->base : NULL;
-    if (header && v->header.is_v0)
-        header = (const ProtobufCMessage *)convert_to_v0(call, header_1, outputs);
-    struct iovec *parts = arena_calloc(&call->response->arena, count + 1, sizeof(*parts));
-    if (!header || !parts)
-        return error_no_memory();
-    bytes_clear(&call->out);
-    /* Behind the tensors the header stands again: binary, or text of several lines. */
-    v1_append_message(&call->out, header, v->wants_binary ? V1_BINARY : V1_TEXT);
-    if (call->out.failed)
-        return error_no_memory();
-
-    uint32_t part_count = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (!outputs[i].classes && outputs[i].output->bytes > 0)
-            parts[part_count++] = (struct iovec){ .iov_base = outputs[i].output->buffer->base,
-                                                  .iov_len = outputs[i].output->bytes };
-    }
-    parts[part_count++] = (struct iovec){ .iov_base = call->out.data, .iov_len = call->out.len };
-
-    struct bytes headers = { 0 };
-    v1_append_status(&headers, call->api, DIALECT_V1, NULL, v->request_id);
-    if (!v->header.is_v0) {
-        bytes_append_str(&headers, "NV-InferResponse: ");
-        text_append(&headers, header, TEXT_ONE_LINE);
-        bytes_append_str(&headers, "\r\n");
-    }
-    bytes_append_str(&headers, "Content-Type: application/octet-stream\r\n");
-    if (headers.failed)
-        err = error_no_memory();
-    else
-        http_respond(call->ex, 200, headers.data, headers.len, parts, part_count, NULL, NULL);
-    bytes_fini(&headers);
-    return err;
+    const header_v1 *header = make_header(call, outputs, count);
+    if (!header || !v1_infer_of(call)->header.is_v0)
+        return header ? &header->base : NULL;
+    const header_v0 *old = convert_to_v0(call, header, outputs);
+    return old ? &old->base : NULL;
 }
 
-static const struct infer_dialect v1_dialect = {
-    .encode = v1_infer_encode,
-    .fail = v1_infer_fail,
-};
+/* ---- The way of an inference ---- */
 
-/* An unknown model: what is read of the header is the dialect and the id to echo. */
-static void fail_unopened(struct call *call, tis_error *err)
+/* Before there is a request: what is read of the header is the dialect and the id to echo. */
+static void fail_unopened(struct call *call, const struct v1_infer_form *form, tis_error *err)
 {
     struct arena arena;
     struct v1_infer v = { .request_id = v1_next_request_id(call->api) };
     arena_init(&arena, NULL, 0, HEADER_ARENA_BYTES_MAX);
-    error_free(parse_header(call, "", &arena, &v.header));
-    answer_error(call, &v, err);
+    error_free(form->read_header(call, "", &arena, &v.header));
+    call->dialect_data = &v;
+    form->dialect.fail(call, err);
     arena_fini(&arena);
 }
 
 /* Refused before a backend saw it: counted under the batch size that was asked for. */
 static void count_failure(const struct call *call)
 {
-    const struct v1_infer *v = infer_of(call);
+    const struct v1_infer *v = v1_infer_of(call);
     statistics_add_failure(&call->target->statistics, v ? v->header.batch_size : 0,
                            clock_ns() - call->start_ns);
 }
 
-/* A version number that no number holds is as unknown as any other. */
-static tis_error *open_request(struct call *call)
+void v1_infer_run(struct call *call, const struct v1_infer_form *form)
 {
     int64_t version;
-    tis_error *err = call_version_number(call, &version);
-    if (err) {
-        error_free(err);
-        char *model = strndup(call->model.at, call->model.len);
-        err = model ? reason_error(REASON_VERSION_UNKNOWN, model) : error_no_memory();
-        free(model);
-        return err;
-    }
-    return call_open_request(call, version, &v1_dialect);
-}
-
-void v1_infer(struct call *call)
-{
     if (api_state(call->api) != SERVER_READY) {
-        answer_error(call, NULL, reason_error_args(REASON_SERVER_NOT_READY, NULL, 0));
+        form->dialect.fail(call, reason_error_args(REASON_SERVER_NOT_READY, NULL, 0));
         return;
     }
-    tis_error *err = open_request(call);
+    tis_error *err = form->read_target(call, &version);
+    if (!err)
+        err = call_open_request(call, version, &form->dialect);
     if (err) {
-        fail_unopened(call, err);
+        fail_unopened(call, form, err);
         return;
     }
-    err = decode(call);
+    err = v1_infer_decode(call, form);
     if (!err)
         err = call_infer(call);
     if (err) {
         count_failure(call);
-        v1_infer_fail(call, err);
+        form->dialect.fail(call, err);
     }
 }

@@ -1,4 +1,4 @@
-/* api/v1/infer_header.h - the header NV-InferRequest of both dialects, read into one form.
+/* api/v1/infer_header.h - the InferRequestHeader of both dialects, read into one form.
  *
  * Threads: any; everything lives in the request's arena.
  */
@@ -39,10 +39,16 @@ struct v1_infer_header {
     uint32_t output_count;
 };
 
-/* Reads the protobuf text. Errors: INVALID_ARG "unable to parse request for model '<m>'" (what the
+/* Reads the protobuf text, HTTP's header NV-InferRequest. Errors: INVALID_ARG "unable to parse request for model '<m>'" (what the
  * 1.x reader found is logged at the verbose level: the sentence is 0.9's, to the letter);
  * UNSUPPORTED shared memory; UNAVAILABLE. */
 MUST_USE tis_error *v1_infer_header_parse(const char *text, size_t len, const char *model,
                                           struct arena *a, struct v1_infer_header *ret_header);
+
+/* The same of the wire form, the field meta_data of gRPC. A 0.9 client is known by field 2 of an input
+ * or output being a number: sizes. 1.x has shapes there, and packs them. Errors: also INVALID_ARG for
+ * bytes that are no such message. */
+MUST_USE tis_error *v1_infer_header_read(const char *data, size_t len, const char *model,
+                                         struct arena *a, struct v1_infer_header *ret_header);
 
 #endif

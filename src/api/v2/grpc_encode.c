@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "api/call_stream.h"
+#include "api/reply_parts.h"
 #include "api/v2/v2.h"
 #include "infer/datatype.h"
 #include "proto/wire.h"
@@ -125,46 +126,31 @@ static size_t put_stream_head(struct bytes *out, uint64_t bytes)
     return begin;
 }
 
-/* The head, then for each tensor its tag, written behind the head, and its bytes. */
 tis_error *v2_rpc_encode(struct call *call)
 {
     struct tis_response *r = call->response;
     struct bytes *out = &call->out;
-    struct iovec *parts = arena_alloc(&r->arena, (2 * r->output_count + 1) * sizeof(*parts));
-    tis_error *err = parts ? prepare_outputs(call) : error_no_memory();
+    struct reply_parts parts;
+    tis_error *err = prepare_outputs(call);
+    if (!err)
+        err = reply_parts_init(&parts, out, r->output_count, &r->arena);
     if (err)
         return err;
     begin_out(call, out);
     append_head(call, r, call->is_final, out);
-    uint32_t count = 0;
-    size_t begin = 0;
-    uint64_t bytes = 0;
     for (const struct tis_output *o = r->outputs; o; o = o->next) {
-        if (!is_wanted(call, o))
-            continue;
-        wire_append_head(out, 6, o->bytes);
-        if (o->bytes == 0)
-            continue;
-        parts[count++] = (struct iovec){ .iov_len = out->len - begin };
-        parts[count++] = (struct iovec){ .iov_base = o->buffer->base, .iov_len = o->bytes };
-        begin = out->len;
-        bytes += o->bytes;
+        if (is_wanted(call, o))
+            reply_parts_add(&parts, 6, o->bytes > 0 ? o->buffer->base : NULL, o->bytes);
     }
-    if (out->failed)
-        return error_no_memory();
-    parts[count++] = (struct iovec){ .iov_len = out->len - begin };
-    /* out does not move any more. */
-    char *at = out->data;
-    for (uint32_t i = 0; i < count; i += 2) {
-        parts[i].iov_base = at;
-        at += parts[i].iov_len;
-    }
+    err = reply_parts_finish(&parts);
+    if (err)
+        return err;
     if (call->stream) {
-        size_t skip = put_stream_head(out, bytes + out->len - STREAM_HEAD_BYTES_MAX);
-        parts[0].iov_base = out->data + skip;
-        parts[0].iov_len -= skip;
+        size_t skip = put_stream_head(out, parts.bytes - STREAM_HEAD_BYTES_MAX);
+        parts.at[0].iov_base = out->data + skip;
+        parts.at[0].iov_len -= skip;
     }
-    call_reply(call, parts, count - (parts[count - 1].iov_len == 0));
+    call_reply(call, parts.at, parts.count);
     return NULL;
 }
 

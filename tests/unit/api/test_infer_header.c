@@ -1,5 +1,6 @@
-/* The header NV-InferRequest: which texts are which dialect, what is read from them, and what is
- * refused, by a table. Each header that is read is written down again on one line. */
+/* The infer header: which texts of NV-InferRequest are which dialect, what is read from them, and
+ * what is refused, by a table. Each header that is read is written down again on one line. The same
+ * headers in the wire form, of gRPC, read alike. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +14,10 @@
 #include "api/v1/infer_header.h"
 #include "base/attr.h"
 #include "base/bytes.h"
+#include "proto/message.h"
+#include "proto/text.h"
+#include "v0/api.pb-c.h"
+#include "v1/api.pb-c.h"
 
 enum {
     ARENA_BYTES_MAX = 1 << 20
@@ -87,30 +92,113 @@ static void describe(struct bytes *out, const struct v1_infer_header *h)
     }
 }
 
+/* Reads by `read` from a copy without a terminator: one byte read too many is seen by ASan. */
+static void check(tis_error *(*read)(const char *, size_t, const char *, struct arena *,
+                                     struct v1_infer_header *),
+                  const char *data, size_t len, const char *expected)
+{
+    char *copy = malloc(len ? len : 1);
+    assert_non_null(copy);
+    if (len > 0)
+        memcpy(copy, data, len);
+    struct arena arena;
+    struct v1_infer_header header;
+    struct bytes got = { 0 };
+    arena_init(&arena, NULL, 0, ARENA_BYTES_MAX);
+    tis_error *err = read(copy, len, "m", &arena, &header);
+    free(copy); /* nothing points into it */
+    if (err)
+        bytes_printf(&got, "! %s", error_text(err));
+    else
+        describe(&got, &header);
+    assert_string_equal(bytes_str(&got), expected);
+    error_free(err);
+    bytes_fini(&got);
+    arena_fini(&arena);
+}
+
 static void test_texts(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        /* A copy without a terminator: one byte read too many is seen by ASan. */
-        size_t len = strlen(cases[i].text);
-        char *text = malloc(len ? len : 1);
-        assert_non_null(text);
-        memcpy(text, cases[i].text, len);
-        struct arena arena;
-        struct v1_infer_header header;
-        struct bytes got = { 0 };
-        arena_init(&arena, NULL, 0, ARENA_BYTES_MAX);
-        tis_error *err = v1_infer_header_parse(text, len, "m", &arena, &header);
-        free(text); /* nothing points into it */
-        if (err)
-            bytes_printf(&got, "! %s", error_text(err));
-        else
-            describe(&got, &header);
-        assert_string_equal(bytes_str(&got), cases[i].expected);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        check(v1_infer_header_parse, cases[i].text, strlen(cases[i].text), cases[i].expected);
+}
+
+/* The text as the wire form of its dialect; false when it is of neither. */
+static bool pack(const char *text, struct bytes *out)
+{
+    static const ProtobufCMessageDescriptor *const dialects[] = {
+        &nvidia__inferenceserver__infer_request_header__descriptor,
+        &nvidia__inferenceserver__v0__infer_request_header__descriptor,
+    };
+    struct arena arena;
+    bool is_packed = false;
+    arena_init(&arena, NULL, 0, ARENA_BYTES_MAX);
+    for (size_t i = 0; i < ARRAY_LEN(dialects) && !is_packed; i++) {
+        ProtobufCMessage *m;
+        tis_error *err = text_parse(dialects[i], text, strlen(text), NULL, &arena, &m);
+        is_packed = !err;
+        if (!err)
+            message_append(out, m);
         error_free(err);
-        bytes_fini(&got);
-        arena_fini(&arena);
     }
+    arena_fini(&arena);
+    return is_packed;
+}
+
+static void test_wire(void **state)
+{
+    (void)state;
+    size_t count = 0;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct bytes wire = { 0 };
+        /* A size of 0 is a text of 0.9; on the wire it is not there. */
+        if (!strstr(cases[i].text, "byte_size: 0") && pack(cases[i].text, &wire)) {
+            check(v1_infer_header_read, wire.data, wire.len, cases[i].expected);
+            count++;
+        }
+        bytes_fini(&wire);
+    }
+    assert_true(count >= 10);
+}
+
+#define BROKEN "! failed to parse the request message"
+
+/* What no writer of these messages writes. */
+static void test_wire_oddities(void **state)
+{
+    static const struct {
+        const char *data;
+        size_t len;
+        const char *expected;
+    } odd[] = {
+#define ODD(data, expected) { data, sizeof(data) - 1, expected }
+        ODD("\x08\x01\x08\x02", "1.x batch=2"), /* the last one counts */
+        ODD("\x78\x01\x08\x02", "1.x batch=2"), /* an unknown field */
+        ODD("\x12\x06\x12\x01\x03\x12\x01\x04", "1.x batch=0 |  [3,4] 0 0"),
+        ODD("\x12\x02\x12\x00", "1.x batch=0 |  0 0"),
+        ODD("\x1a\x04\x1a\x00\x10\x05", "0.9 batch=0 |  5 classes=0"),
+        ODD("\x28\x07\x12\x02\x10\x05", "0.9 batch=0 |  5 0"),   /* no id there */
+        ODD("\x12\x02\x10\x05\x12\x03\x12\x01\x05", UNREADABLE), /* both dialects */
+        ODD("\x12\x05\x10\x05\x12\x01\x05", UNREADABLE),
+        ODD("\x12\x03\x0a\x01\x00", "! the name of an input holds a NUL character"),
+        ODD("\x1a\x03\x0a\x01\xff", "! the name of an output is not valid UTF-8"),
+        ODD("\x12\x02\x0a", BROKEN),
+        ODD("\x12\x03\x12\x01\x80", BROKEN), /* half a dimension */
+        ODD("\x12\x01\x0a", BROKEN),
+        ODD("\x12\x02\x08\x01", BROKEN), /* a name that is a number */
+        ODD("\x12\x02\x1a\x00", BROKEN), /* a batch_byte_size that is bytes */
+        ODD("\x1a\x02\x18\x01", BROKEN), /* a cls that is a number */
+        ODD("\x1a\x04\x1a\x02\x0a\x00", BROKEN),
+        ODD("\x10\x01", BROKEN),
+        ODD("\x0a\x00", BROKEN),
+        ODD("\x2a\x00", BROKEN),
+        ODD("\x0b", BROKEN),
+        ODD("\xff", BROKEN),
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(odd); i++)
+        check(v1_infer_header_read, odd[i].data, odd[i].len, odd[i].expected);
 }
 
 /* The codes: an unreadable header is the client's, no room is ours. */
@@ -143,6 +231,8 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_wire),
+        cmocka_unit_test(test_wire_oddities),
         cmocka_unit_test(test_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
