@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/restrict.h"
 #include "base/error.h"
 #include "base/lock.h"
 #include "base/pool.h"
@@ -44,6 +45,8 @@ struct api_options {
     uint64_t body_bytes_max;
     bool strict_readiness;
     bool allow_profiling;
+    struct restrictions http_restrictions;
+    struct restrictions grpc_restrictions;
 };
 
 struct api {

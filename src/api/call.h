@@ -64,6 +64,7 @@ struct route {
         ROUTE_EXEMPT = 1, /* from the in-flight byte budget */
         ROUTE_INFER = 2,  /* the body carries tensors */
     } flags;
+    uint32_t categories; /* api/restrict.h */
 };
 
 /* What the client wants of one output. */

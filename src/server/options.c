@@ -12,9 +12,10 @@ enum option_type {
     OPTION_BOOL,
     OPTION_NUMBER,
     OPTION_TEXT,
-    OPTION_LIST,    /* repeatable text: const char **, count right behind it */
-    OPTION_BACKEND, /* repeatable <backend>,<key>=<value> */
-    OPTION_ABSENT,  /* switches off a feature that this release does not have: only false */
+    OPTION_LIST,        /* repeatable text: const char **, count right behind it */
+    OPTION_BACKEND,     /* repeatable <backend>,<key>=<value> */
+    OPTION_RESTRICTION, /* repeatable <categories>:<key>=<value> */
+    OPTION_ABSENT,      /* switches off a feature that this release does not have: only false */
 };
 
 struct option_spec {
@@ -80,6 +81,12 @@ static const struct option_spec specs[] = {
     BOOL("http-cancel-on-half-close", http_cancel_on_half_close, "true",
          "A client that closes its sending side while it waits for an answer has gone: cancel its "
          "request."),
+    { "http-restricted-api", OPTION_RESTRICTION, FIELD(http_restrictions), NULL, 0, 0,
+      "CATEGORIES:KEY=VALUE",
+      "Serve operations of these categories only to requests with the header KEY: VALUE. Categories, "
+      "with commas between them: health, metadata, inference, shared-memory, model-config, "
+      "model-repository, statistics, trace, logging. May be given several times, each category "
+      "once. HTTP and gRPC are restricted apart." },
 
     HEADING("gRPC"),
     BOOL("allow-grpc", allow_grpc, "true", "Serve gRPC."),
@@ -90,6 +97,9 @@ static const struct option_spec specs[] = {
          "Share the port with other servers (SO_REUSEPORT); otherwise a taken port is an error."),
     NUMBER("grpc-max-message-size", grpc_max_message_size, "2147483647", 1, INT32_MAX, "BYTES",
            "Largest request message."),
+    { "grpc-restricted-protocol", OPTION_RESTRICTION, FIELD(grpc_restrictions), NULL, 0, 0,
+      "CATEGORIES:KEY=VALUE",
+      "The same as --http-restricted-api for gRPC; the header is triton-grpc-protocol-KEY." },
 
     HEADING("Limits"),
     NUMBER("http-max-input-size", http_max_input_size, "67108864", 1, INT64_MAX, "BYTES",
@@ -215,6 +225,8 @@ static tis_error *set_option(struct options *o, const struct option_spec *spec, 
         return list_add(field_of(o, spec), sizeof(char *), &text);
     case OPTION_BACKEND:
         return parse_backend(spec, text, field_of(o, spec));
+    case OPTION_RESTRICTION: /* the value is a secret: not in the error */
+        return error_wrap(restrictions_add(field_of(o, spec), text), "--%s", spec->name);
     case OPTION_ABSENT: {
         bool wanted = false;
         tis_error *err = parse_bool(spec, text, &wanted);

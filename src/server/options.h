@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "api/restrict.h"
 #include "base/error.h"
 #include "exec/backend.h"
 
@@ -46,6 +47,7 @@ struct options {
     uint64_t http_idle_timeout_secs;
     uint64_t http_stall_timeout_secs;
     bool http_cancel_on_half_close;
+    struct restrictions http_restrictions;
     uint64_t max_inflight_bytes;
 
     bool allow_grpc;
@@ -53,6 +55,7 @@ struct options {
     uint64_t grpc_port;
     bool reuse_grpc_port;
     uint64_t grpc_max_message_size;
+    struct restrictions grpc_restrictions;
 
     const char *backend_directory; /* NULL: looked for beside the executable */
     struct backend_setting *backend_settings;

@@ -182,6 +182,8 @@ tis_error *server_create(const struct options *options, const char *executable,
                  .body_bytes_max = options->http_max_input_size,
                  .strict_readiness = options->strict_readiness,
                  .allow_profiling = options->allow_profiling,
+                 .http_restrictions = options->http_restrictions,
+                 .grpc_restrictions = options->grpc_restrictions,
              },
              s->registry, s->workers);
     if (!err)
