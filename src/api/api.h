@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/forward.h"
 #include "api/restrict.h"
 #include "base/error.h"
 #include "base/lock.h"
@@ -47,6 +48,8 @@ struct api_options {
     bool allow_profiling;
     struct restrictions http_restrictions;
     struct restrictions grpc_restrictions;
+    const struct forward *http_forward; /* NULL: no header */
+    const struct forward *grpc_forward;
 };
 
 struct api {

@@ -244,6 +244,16 @@ tis_error *call_open_request(struct call *call, int64_t version,
     return NULL;
 }
 
+/* The headers that the model is to see become parameters. */
+static tis_error *forward(struct call *call)
+{
+    const struct api_options *o = &call->api->options;
+    if (call->ex)
+        return forward_headers(o->http_forward, call->ex->headers, call->ex->header_count, false,
+                               call->request);
+    return NULL;
+}
+
 tis_error *call_infer(struct call *call)
 {
     struct tis_request *req = call->request;
@@ -260,6 +270,8 @@ tis_error *call_infer(struct call *call)
             req->outputs[i] = call->wanted[i].name;
     }
     tis_error *err = request_validate(req, call->target->config, call->target->model_name);
+    if (!err)
+        err = forward(call);
     if (err)
         return err;
 

@@ -81,6 +81,10 @@ static const struct option_spec specs[] = {
     BOOL("http-cancel-on-half-close", http_cancel_on_half_close, "true",
          "A client that closes its sending side while it waits for an answer has gone: cancel its "
          "request."),
+    TEXT(
+        "http-header-forward-pattern", http_header_forward_pattern, NULL, "PATTERN",
+        "Regular expression: headers of inference requests whose names hold a match of it, without "
+        "regard to case, reach the model as parameters. Example: --http-header-forward-pattern=^x-"),
     { "http-restricted-api", OPTION_RESTRICTION, FIELD(http_restrictions), NULL, 0, 0,
       "CATEGORIES:KEY=VALUE",
       "Serve operations of these categories only to requests with the header KEY: VALUE. Categories, "
@@ -97,6 +101,8 @@ static const struct option_spec specs[] = {
          "Share the port with other servers (SO_REUSEPORT); otherwise a taken port is an error."),
     NUMBER("grpc-max-message-size", grpc_max_message_size, "2147483647", 1, INT32_MAX, "BYTES",
            "Largest request message."),
+    TEXT("grpc-header-forward-pattern", grpc_header_forward_pattern, NULL, "PATTERN",
+         "The same as --http-header-forward-pattern for the metadata of gRPC calls."),
     { "grpc-restricted-protocol", OPTION_RESTRICTION, FIELD(grpc_restrictions), NULL, 0, 0,
       "CATEGORIES:KEY=VALUE",
       "The same as --http-restricted-api for gRPC; the header is triton-grpc-protocol-KEY." },

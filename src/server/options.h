@@ -47,6 +47,7 @@ struct options {
     uint64_t http_idle_timeout_secs;
     uint64_t http_stall_timeout_secs;
     bool http_cancel_on_half_close;
+    const char *http_header_forward_pattern;
     struct restrictions http_restrictions;
     uint64_t max_inflight_bytes;
 
@@ -55,6 +56,7 @@ struct options {
     uint64_t grpc_port;
     bool reuse_grpc_port;
     uint64_t grpc_max_message_size;
+    const char *grpc_header_forward_pattern;
     struct restrictions grpc_restrictions;
 
     const char *backend_directory; /* NULL: looked for beside the executable */
