@@ -1,4 +1,5 @@
 /* Which path is which operation, and the HTTP server's callbacks. */
+#include <assert.h>
 #include <string.h>
 
 #include "api/api.h"
@@ -38,6 +39,8 @@ static const struct route routes[] = {
       CATEGORY_MODEL_REPOSITORY },
     { HTTP_POST, "/v2/repository/models/{model}/unload", v2_model_control, 0,
       CATEGORY_MODEL_REPOSITORY },
+    { HTTP_GET, "/v2/logging", v2_logging, 0, CATEGORY_LOGGING },
+    { HTTP_POST, "/v2/logging", v2_logging, 0, CATEGORY_LOGGING },
 
     { HTTP_GET, "/api/health/live", v1_live, ROUTE_EXEMPT, CATEGORY_HEALTH },
     { HTTP_GET, "/api/health/ready", v1_ready, ROUTE_EXEMPT, CATEGORY_HEALTH },
@@ -230,6 +233,8 @@ static void on_error(struct http_exchange *ex, int status, const char *text, voi
 
 struct http_handler api_http_handler(struct api *api)
 {
+    for (size_t i = 0; i < ARRAY_LEN(routes); i++)
+        assert(routes[i].categories != 0); /* such a row could not be restricted */
     return (struct http_handler){
         .arg = api,
         .on_head = on_head,

@@ -150,6 +150,8 @@ static const struct option_spec specs[] = {
     BOOL("log-warning", log_warning, "true", "Log warnings."),
     BOOL("log-error", log_error, "true", "Log errors."),
     NUMBER("log-verbose", log_verbose, "0", 0, 9, "LEVEL", "Log details from level 1 on."),
+    TEXT("log-format", log_format, "default", "default|ISO8601",
+         "How lines begin: I1122 18:20:05.123456 or 2026-11-22T18:20:05Z I."),
 
     HEADING("Help"),
     BOOL("help", help, "false", "Print this text."),
@@ -315,6 +317,8 @@ static tis_error *set_defaults(struct options *o)
 
 static tis_error *check_together(const struct options *o)
 {
+    if (strcmp(o->log_format, "default") != 0 && strcmp(o->log_format, "ISO8601") != 0)
+        return INVALID("--log-format=%s: expected default or ISO8601", o->log_format);
     if (o->help || o->version || o->print_model_config)
         return NULL;
     if (o->repository_count == 0)

@@ -67,6 +67,7 @@ struct options {
     bool log_warning;
     bool log_error;
     uint64_t log_verbose;
+    const char *log_format;
 };
 
 /* Reads argv. On error nothing needs to be freed and *ret_options is untouched. Errors:

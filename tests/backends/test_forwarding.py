@@ -1,11 +1,13 @@
-"""Forwarded headers, as a Python model sees them: by tritonclient, over HTTP v2 and v1."""
+"""Forwarded headers, as a Python model sees them: by tritonclient, over HTTP v2 and v1 and over gRPC."""
 import json
 import os
+import queue
 
 import pytest
 
 np = pytest.importorskip("numpy")
 
+import tritonclient.grpc as client_grpc  # noqa: E402
 import tritonclient.http as client_http  # noqa: E402
 
 from python_backend import (SEEN, add_python_model, make_backends, needs_python_backend,  # noqa: E402
@@ -62,6 +64,38 @@ def test_reserved(server, name):
     answer = server.infer("describe", BODY, {name: "1"})
     assert (answer.status, answer.error) == (
         400, f"Header '{name}' is reserved for Triton usage and cannot be forwarded.")
+
+
+@pytest.fixture
+def client(server):
+    with client_grpc.InferenceServerClient(server.grpc_url) as c:
+        yield c
+
+
+def infer_x():
+    one = client_grpc.InferInput("X", [1], "INT32")
+    one.set_data_from_numpy(np.array([1], np.int32))
+    return [one]
+
+
+def test_grpc(client):
+    """Metadata, decoded when its name says that it is binary; what is no text is left out."""
+    result = client.infer("describe", infer_x(), parameters={"own": 3}, headers={
+        "x-one": "1", "x-text-bin": "größe".encode(), "x-bytes-bin": b"\xff\0", "x-secret": "s",
+        "other": "no"})
+    assert seen(result.as_numpy("SEEN")[0]) == {"own": 3, "x-one": "1", "x-text-bin": "größe"}
+
+
+def test_grpc_stream(client):
+    """A stream's metadata reach each of its requests."""
+    answers = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)), headers={"x-one": "1"})
+    for _ in range(2):
+        client.async_stream_infer("describe", infer_x())
+    for _ in range(2):
+        result, error = answers.get(timeout=30)
+        assert error is None and seen(result.as_numpy("SEEN")[0]) == {"x-one": "1"}
+    client.stop_stream()
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

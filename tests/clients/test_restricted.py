@@ -1,5 +1,14 @@
-"""Restricted operations: each category over HTTP, v2 and v1, with, without and with wrong headers."""
+"""Restricted operations: each category over HTTP, v2 and v1, and over gRPC, with, without and with wrong
+headers."""
+import grpc
+import numpy as np
 import pytest
+import tritonclient.grpc as client_grpc
+import tritonclient.http as client_http
+from google.protobuf import descriptor_pool
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import \
+    ProtoReflectionDescriptorDatabase
+from tritonclient.utils import InferenceServerException
 
 from server import Server, add_model, identity, json_input, run
 
@@ -20,6 +29,8 @@ HTTP = [
     ("POST", "/v2/repository/index", "model-repository"),
     ("POST", "/v2/repository/models/copy/unload", "model-repository"),
     ("POST", "/v2/models/copy/infer", "inference"),
+    ("GET", "/v2/logging", "logging"),
+    ("POST", "/v2/logging", "logging"),
 ]
 # v1: with all the categories that the answer shows
 V1 = [
@@ -31,6 +42,33 @@ V1 = [
     ("POST", "/api/modelcontrol/unload/copy", ["model-repository"]),
     ("POST", "/api/infer/copy", ["inference"]),
 ]
+V2 = "/inference.GRPCInferenceService/"
+GRPC = [
+    (V2 + "ServerLive", "health"),
+    (V2 + "ServerReady", "health"),
+    (V2 + "ModelReady", "health"),
+    (V2 + "ServerMetadata", "metadata"),
+    (V2 + "ModelMetadata", "metadata"),
+    (V2 + "ModelInfer", "inference"),
+    (V2 + "ModelStreamInfer", "inference"),
+    (V2 + "ModelConfig", "model-config"),
+    (V2 + "ModelStatistics", "statistics"),
+    (V2 + "RepositoryIndex", "model-repository"),
+    (V2 + "RepositoryModelLoad", "model-repository"),
+    (V2 + "RepositoryModelUnload", "model-repository"),
+    (V2 + "SystemSharedMemoryStatus", "shared-memory"),
+    (V2 + "SystemSharedMemoryRegister", "shared-memory"),
+    (V2 + "SystemSharedMemoryUnregister", "shared-memory"),
+    (V2 + "CudaSharedMemoryStatus", "shared-memory"),
+    (V2 + "CudaSharedMemoryRegister", "shared-memory"),
+    (V2 + "CudaSharedMemoryUnregister", "shared-memory"),
+    (V2 + "TraceSetting", "trace"),
+    (V2 + "LogSettings", "logging"),
+    ("/grpc.health.v1.Health/Check", "health"),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "metadata"),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "metadata"),
+]
+PREFIX = "triton-grpc-protocol-"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +79,8 @@ def repository(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(repository):
     """Every category has a key of its own."""
-    flags = [f"--http-restricted-api={c}:key-{c}=value of {c}" for c in CATEGORIES]
+    flags = [f"--{flag}={c}:key-{c}=value of {c}" for c in CATEGORIES
+             for flag in ("http-restricted-api", "grpc-restricted-protocol")]
     with Server(repository, *flags) as one:
         yield one
 
@@ -96,6 +135,61 @@ def test_open(repository):
         for path in ("/v2/models/stats", "/api/status"):
             assert server.get(path).status == (403 if path.startswith("/v2") else 400)
             assert server.request("GET", path, headers={"admin": "1"}).status == 200
+
+
+def fails(channel, path, metadata=None):
+    """Code and text of a call without messages, or with one that is empty; None when it ends well."""
+    call = channel.stream_stream(path, lambda m: m, lambda m: m)
+    try:
+        list(call(iter([b""]), timeout=30, metadata=metadata))
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    return None
+
+
+@pytest.mark.parametrize("path, category", GRPC)
+def test_grpc(server, path, category):
+    """UNAVAILABLE without the key, with a wrong value, without the prefix, and with HTTP's key."""
+    name, value = f"key-{category}", f"value of {category}"
+    refused = (grpc.StatusCode.UNAVAILABLE,
+               f"This protocol is restricted, expecting header '{PREFIX}{name}'")
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        for metadata in ((), ((PREFIX + name, "wrong"),), ((name, value),)):
+            assert fails(channel, path, metadata) == refused
+        assert fails(channel, path, ((PREFIX + name, value),)) != refused
+
+
+def test_every_method(server):
+    """The list above is complete: the server describes no other method that exists here."""
+    key = (PREFIX + "key-metadata", "value of metadata")
+
+    class AddKey(grpc.StreamStreamClientInterceptor):
+        def intercept_stream_stream(self, continuation, details, requests):
+            return continuation(details._replace(metadata=(key,)), requests)
+
+    with grpc.insecure_channel(server.grpc_url) as plain:
+        channel = grpc.intercept_channel(plain, AddKey())
+        database = ProtoReflectionDescriptorDatabase(channel)
+        pool = descriptor_pool.DescriptorPool(database)
+        known = {path for path, _ in GRPC}
+        for service in database.get_services():
+            for method in pool.FindServiceByName(service).methods:
+                path = f"/{service}/{method.name}"
+                assert path in known or fails(plain, path)[0] == grpc.StatusCode.UNIMPLEMENTED, path
+
+
+@pytest.mark.parametrize("module, prefix", [(client_http, ""), (client_grpc, PREFIX)])
+def test_tritonclient(server, module, prefix):
+    url = server.url if module is client_http else server.grpc_url
+    one = module.InferInput("INPUT0", [1], "INT32")
+    one.set_data_from_numpy(np.array([7], np.int32))
+    with module.InferenceServerClient(url) as client:
+        with pytest.raises(InferenceServerException, match="is restricted, expecting header"):
+            client.infer("copy", [one])
+        headers = {f"{prefix}key-inference": "value of inference"}
+        assert client.infer("copy", [one], headers=headers).as_numpy("OUTPUT0") == [7]
+        with pytest.raises(InferenceServerException, match="key-model-repository"):
+            client.get_model_repository_index(headers=headers)
 
 
 @pytest.mark.parametrize("flag", ["--http-restricted-api", "--grpc-restricted-protocol"])
