@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/forward.h"
+#include "api/restrict.h"
 #include "base/error.h"
 #include "base/lock.h"
 #include "base/pool.h"
@@ -44,6 +46,10 @@ struct api_options {
     uint64_t body_bytes_max;
     bool strict_readiness;
     bool allow_profiling;
+    struct restrictions http_restrictions;
+    struct restrictions grpc_restrictions;
+    const struct forward *http_forward; /* NULL: no header */
+    const struct forward *grpc_forward;
 };
 
 struct api {

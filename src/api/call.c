@@ -27,6 +27,11 @@ static bool rpc_is_cancelled(const struct call *call)
     return grpc_exchange_is_cancelled(call->rpc);
 }
 
+static const struct grpc_exchange *rpc_exchange(const struct call *call)
+{
+    return call->rpc;
+}
+
 static void rpc_reply(struct call *call, const struct iovec *parts, uint32_t part_count)
 {
     grpc_respond(call->rpc, parts, part_count);
@@ -47,6 +52,7 @@ static const struct carrier http_carrier = {
 
 static const struct carrier rpc_carrier = {
     .is_cancelled = rpc_is_cancelled,
+    .exchange = rpc_exchange,
     .reply = rpc_reply,
     .fail = rpc_fail,
     .sink = &call_sink_ops,
@@ -244,6 +250,19 @@ tis_error *call_open_request(struct call *call, int64_t version,
     return NULL;
 }
 
+/* The headers that the model is to see become parameters. */
+static tis_error *forward(struct call *call)
+{
+    const struct api_options *o = &call->api->options;
+    if (call->ex)
+        return forward_headers(o->http_forward, call->ex->headers, call->ex->header_count, false,
+                               call->request);
+    const struct grpc_exchange *rpc = o->grpc_forward ? call->carrier->exchange(call) : NULL;
+    return rpc ? forward_headers(o->grpc_forward, rpc->metadata, rpc->metadata_count, true,
+                                 call->request)
+               : NULL;
+}
+
 tis_error *call_infer(struct call *call)
 {
     struct tis_request *req = call->request;
@@ -260,6 +279,8 @@ tis_error *call_infer(struct call *call)
             req->outputs[i] = call->wanted[i].name;
     }
     tis_error *err = request_validate(req, call->target->config, call->target->model_name);
+    if (!err)
+        err = forward(call);
     if (err)
         return err;
 

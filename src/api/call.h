@@ -47,7 +47,8 @@ struct infer_dialect {
 /* What differs between the exchanges of HTTP and of gRPC for code that does not care. */
 struct carrier {
     bool (*is_cancelled)(const struct call *call);
-    /* Over gRPC: see call_reply() and call_fail(). */
+    /* Over gRPC: the exchange, NULL when it has ended; see call_reply() and call_fail(). */
+    const struct grpc_exchange *(*exchange)(const struct call *call);
     void (*reply)(struct call *call, const struct iovec *parts, uint32_t part_count);
     void (*fail)(struct call *call, enum grpc_code code, const char *text);
     void (*settle)(struct call *call); /* after something happened outside of it; may be NULL */
@@ -64,6 +65,7 @@ struct route {
         ROUTE_EXEMPT = 1, /* from the in-flight byte budget */
         ROUTE_INFER = 2,  /* the body carries tensors */
     } flags;
+    uint32_t categories; /* api/restrict.h */
 };
 
 /* What the client wants of one output. */

@@ -205,6 +205,11 @@ static void stream_reply(struct call *call, const struct iovec *parts, uint32_t 
     send_ready(stream);
 }
 
+static const struct grpc_exchange *stream_exchange(const struct call *call)
+{
+    return call->stream->ex;
+}
+
 static void stream_fail(struct call *call, enum grpc_code code, const char *text)
 {
     call_stream_end(call->stream, code, text);
@@ -288,6 +293,7 @@ static const struct sink_ops stream_sink_ops = {
 
 static const struct carrier carriers[] = {
     [false] = { .is_cancelled = stream_is_cancelled,
+                .exchange = stream_exchange,
                 .reply = stream_reply,
                 .fail = stream_fail,
                 .settle = call_settle,
@@ -295,6 +301,7 @@ static const struct carrier carriers[] = {
                 .infer_name = "ModelStreamInfer RPC",
                 .many_responses = true },
     [true] = { .is_cancelled = stream_is_cancelled,
+               .exchange = stream_exchange,
                .reply = stream_reply,
                .fail = stream_fail,
                .settle = call_settle,

@@ -1,4 +1,5 @@
 /* Which path is which operation, and the HTTP server's callbacks. */
+#include <assert.h>
 #include <string.h>
 
 #include "api/api.h"
@@ -9,39 +10,48 @@
 
 /* The hot one first. */
 static const struct route routes[] = {
-    { HTTP_POST, "/v2/models/{model}/infer", v2_infer, ROUTE_INFER },
-    { HTTP_POST, "/v2/models/{model}/versions/{version}/infer", v2_infer, ROUTE_INFER },
-    { HTTP_POST, "/api/infer/{model}", v1_infer, ROUTE_INFER },
-    { HTTP_POST, "/api/infer/{model}/{version}", v1_infer, ROUTE_INFER },
+    { HTTP_POST, "/v2/models/{model}/infer", v2_infer, ROUTE_INFER, CATEGORY_INFERENCE },
+    { HTTP_POST, "/v2/models/{model}/versions/{version}/infer", v2_infer, ROUTE_INFER,
+      CATEGORY_INFERENCE },
+    { HTTP_POST, "/api/infer/{model}", v1_infer, ROUTE_INFER, CATEGORY_INFERENCE },
+    { HTTP_POST, "/api/infer/{model}/{version}", v1_infer, ROUTE_INFER, CATEGORY_INFERENCE },
 
-    { HTTP_GET, "/v2", v2_server_metadata, 0 },
-    { HTTP_GET, "/v2/health/live", v2_live, ROUTE_EXEMPT },
-    { HTTP_GET, "/v2/health/ready", v2_ready, ROUTE_EXEMPT },
-    { HTTP_GET, "/v2/models/stats", v2_statistics, 0 },
-    { HTTP_GET, "/v2/models/{model}", v2_model_metadata, 0 },
-    { HTTP_GET, "/v2/models/{model}/versions/{version}", v2_model_metadata, 0 },
-    { HTTP_GET, "/v2/models/{model}/ready", v2_model_ready, ROUTE_EXEMPT },
-    { HTTP_GET, "/v2/models/{model}/versions/{version}/ready", v2_model_ready, ROUTE_EXEMPT },
-    { HTTP_GET, "/v2/models/{model}/config", v2_model_config, 0 },
-    { HTTP_GET, "/v2/models/{model}/versions/{version}/config", v2_model_config, 0 },
-    { HTTP_GET, "/v2/models/{model}/stats", v2_statistics, 0 },
-    { HTTP_GET, "/v2/models/{model}/versions/{version}/stats", v2_statistics, 0 },
-    { HTTP_POST, "/v2/repository/index", v2_repository_index, 0 },
-    { HTTP_POST, "/v2/repository/models/{model}/load", v2_model_control, 0 },
-    { HTTP_POST, "/v2/repository/models/{model}/unload", v2_model_control, 0 },
+    { HTTP_GET, "/v2", v2_server_metadata, 0, CATEGORY_METADATA },
+    { HTTP_GET, "/v2/health/live", v2_live, ROUTE_EXEMPT, CATEGORY_HEALTH },
+    { HTTP_GET, "/v2/health/ready", v2_ready, ROUTE_EXEMPT, CATEGORY_HEALTH },
+    { HTTP_GET, "/v2/models/stats", v2_statistics, 0, CATEGORY_STATISTICS },
+    { HTTP_GET, "/v2/models/{model}", v2_model_metadata, 0, CATEGORY_METADATA },
+    { HTTP_GET, "/v2/models/{model}/versions/{version}", v2_model_metadata, 0, CATEGORY_METADATA },
+    { HTTP_GET, "/v2/models/{model}/ready", v2_model_ready, ROUTE_EXEMPT, CATEGORY_HEALTH },
+    { HTTP_GET, "/v2/models/{model}/versions/{version}/ready", v2_model_ready, ROUTE_EXEMPT,
+      CATEGORY_HEALTH },
+    { HTTP_GET, "/v2/models/{model}/config", v2_model_config, 0, CATEGORY_MODEL_CONFIG },
+    { HTTP_GET, "/v2/models/{model}/versions/{version}/config", v2_model_config, 0,
+      CATEGORY_MODEL_CONFIG },
+    { HTTP_GET, "/v2/models/{model}/stats", v2_statistics, 0, CATEGORY_STATISTICS },
+    { HTTP_GET, "/v2/models/{model}/versions/{version}/stats", v2_statistics, 0,
+      CATEGORY_STATISTICS },
+    { HTTP_POST, "/v2/repository/index", v2_repository_index, 0, CATEGORY_MODEL_REPOSITORY },
+    { HTTP_POST, "/v2/repository/models/{model}/load", v2_model_control, 0,
+      CATEGORY_MODEL_REPOSITORY },
+    { HTTP_POST, "/v2/repository/models/{model}/unload", v2_model_control, 0,
+      CATEGORY_MODEL_REPOSITORY },
+    { HTTP_GET, "/v2/logging", v2_logging, 0, CATEGORY_LOGGING },
+    { HTTP_POST, "/v2/logging", v2_logging, 0, CATEGORY_LOGGING },
 
-    { HTTP_GET, "/api/health/live", v1_live, ROUTE_EXEMPT },
-    { HTTP_GET, "/api/health/ready", v1_ready, ROUTE_EXEMPT },
-    { HTTP_GET, "/api/health", v1_health_without_mode, ROUTE_EXEMPT },
-    { HTTP_GET, "/api/health/", v1_health_without_mode, ROUTE_EXEMPT },
-    { HTTP_GET, "/api/status", v1_status, 0 },
-    { HTTP_GET, "/api/status/", v1_status, 0 },
-    { HTTP_GET, "/api/status/{rest}", v1_status, 0 },
-    { HTTP_GET, "/api/profile", v1_profile, 0 },
-    { HTTP_GET, "/api/profile/", v1_profile, 0 },
-    { HTTP_GET, "/api/repository/index", v1_repository_index, 0 },
-    { HTTP_POST, "/api/modelcontrol/load/{model}", v1_model_control, 0 },
-    { HTTP_POST, "/api/modelcontrol/unload/{model}", v1_model_control, 0 },
+    { HTTP_GET, "/api/health/live", v1_live, ROUTE_EXEMPT, CATEGORY_HEALTH },
+    { HTTP_GET, "/api/health/ready", v1_ready, ROUTE_EXEMPT, CATEGORY_HEALTH },
+    { HTTP_GET, "/api/health", v1_health_without_mode, ROUTE_EXEMPT, CATEGORY_HEALTH },
+    { HTTP_GET, "/api/health/", v1_health_without_mode, ROUTE_EXEMPT, CATEGORY_HEALTH },
+    { HTTP_GET, "/api/status", v1_status, 0, CATEGORY_V1_STATUS },
+    { HTTP_GET, "/api/status/", v1_status, 0, CATEGORY_V1_STATUS },
+    { HTTP_GET, "/api/status/{rest}", v1_status, 0, CATEGORY_V1_STATUS },
+    { HTTP_GET, "/api/profile", v1_profile, 0, CATEGORY_TRACE },
+    { HTTP_GET, "/api/profile/", v1_profile, 0, CATEGORY_TRACE },
+    { HTTP_GET, "/api/repository/index", v1_repository_index, 0, CATEGORY_MODEL_REPOSITORY },
+    { HTTP_POST, "/api/modelcontrol/load/{model}", v1_model_control, 0, CATEGORY_MODEL_REPOSITORY },
+    { HTTP_POST, "/api/modelcontrol/unload/{model}", v1_model_control, 0,
+      CATEGORY_MODEL_REPOSITORY },
 };
 
 static bool is_digits(const char *at, size_t len)
@@ -116,6 +126,18 @@ static bool is_v1(const struct http_exchange *ex)
     return strncmp(ex->path, "/api", 4) == 0 && (ex->path[4] == '/' || ex->path[4] == '\0');
 }
 
+/* The operation is not for this client. Takes err. */
+static void refuse(struct call *call, tis_error *err)
+{
+    if (is_v1(call->ex)) {
+        v1_answer(call, err);
+        return;
+    }
+    v2_append_error(&call->out, error_text(err));
+    call_respond_json(call, 403, &call->out);
+    error_free(err);
+}
+
 /* ---- The HTTP server's callbacks ---- */
 
 static void on_head(struct http_exchange *ex, void *arg)
@@ -134,6 +156,12 @@ static void on_head(struct http_exchange *ex, void *arg)
             v1_no_route(call);
         else
             v2_no_route(call, status);
+        return;
+    }
+    tis_error *err = restrictions_check(&api->options.http_restrictions, &restriction_http,
+                                        call->route->categories, ex->headers, ex->header_count);
+    if (err) {
+        refuse(call, err);
         return;
     }
     part_decode(&call->model);
@@ -202,6 +230,8 @@ static void on_error(struct http_exchange *ex, int status, const char *text, voi
 
 struct http_handler api_http_handler(struct api *api)
 {
+    for (size_t i = 0; i < ARRAY_LEN(routes); i++)
+        assert(routes[i].categories != 0); /* such a row could not be restricted */
     return (struct http_handler){
         .arg = api,
         .on_head = on_head,

@@ -20,6 +20,8 @@ static _Atomic bool enabled[] = {
     [LOG_LEVEL_VERBOSE] = false,
 };
 static _Atomic int log_fd = STDERR_FILENO;
+static _Atomic uint32_t verbose_level;
+static _Atomic uint32_t current_format = LOG_FORMAT_DEFAULT;
 
 void log_set_enabled(enum log_level level, bool on)
 {
@@ -29,6 +31,27 @@ void log_set_enabled(enum log_level level, bool on)
 bool log_is_enabled(enum log_level level)
 {
     return atomic_load_explicit(&enabled[level], memory_order_relaxed);
+}
+
+void log_set_verbose_level(uint32_t level)
+{
+    atomic_store_explicit(&verbose_level, level, memory_order_relaxed);
+    log_set_enabled(LOG_LEVEL_VERBOSE, level > 0);
+}
+
+uint32_t log_verbose_level(void)
+{
+    return atomic_load_explicit(&verbose_level, memory_order_relaxed);
+}
+
+void log_set_format(enum log_format format)
+{
+    atomic_store_explicit(&current_format, format, memory_order_relaxed);
+}
+
+enum log_format log_format(void)
+{
+    return atomic_load_explicit(&current_format, memory_order_relaxed);
 }
 
 void log_set_fd(int fd)
@@ -51,18 +74,26 @@ static void blank_controls(char *s, size_t len)
     }
 }
 
-void log_write(enum log_level level, const char *file, int line, const char *fmt, ...)
+static void append_head(struct bytes *entry, enum log_level level)
 {
     static const char letters[] = { 'I', 'W', 'E', 'I' };
     struct timespec ts;
     struct tm tm;
     clock_gettime(CLOCK_REALTIME, &ts);
     gmtime_r(&ts.tv_sec, &tm);
+    if (log_format() == LOG_FORMAT_ISO8601)
+        bytes_printf(entry, "%04d-%02d-%02dT%02d:%02d:%02dZ %c", tm.tm_year + 1900, tm.tm_mon + 1,
+                     tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, letters[level]);
+    else
+        bytes_printf(entry, "%c%02d%02d %02d:%02d:%02d.%06ld", letters[level], tm.tm_mon + 1,
+                     tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000);
+}
 
+void log_write(enum log_level level, const char *file, int line, const char *fmt, ...)
+{
     struct bytes entry = { 0 };
-    bytes_printf(&entry, "%c%02d%02d %02d:%02d:%02d.%06ld %ld %s:%d] ", letters[level],
-                 tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000,
-                 (long)getpid(), base_name(file), line);
+    append_head(&entry, level);
+    bytes_printf(&entry, " %ld %s:%d] ", (long)getpid(), base_name(file), line);
     va_list args;
     va_start(args, fmt);
     bytes_vprintf(&entry, fmt, args);

@@ -4,7 +4,8 @@
  *
  *     I1122 18:20:05.123456 4711 registry.c:178] model state model=simple version=1 to=READY ms=4
  *
- * level, month and day, UTC time, process id, file:line, the event's text, then key=value pairs.
+ * level, month and day, UTC time, process id, file:line, the event's text, then key=value pairs. In
+ * the format ISO8601 the beginning is "2026-11-22T18:20:05Z I 4711 ".
  * A line is written by one write(), so lines of different threads do not mix.
  *
  * Threads: any. Nothing per request is logged above verbose.
@@ -13,6 +14,7 @@
 #define TIS_BASE_LOG_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/attr.h"
 
@@ -23,9 +25,19 @@ enum log_level {
     LOG_LEVEL_VERBOSE, /* printed with I; enabled from verbose level 1 */
 };
 
-/* What is printed; set at start, readable from any thread. */
+enum log_format {
+    LOG_FORMAT_DEFAULT,
+    LOG_FORMAT_ISO8601
+};
+
+/* What is printed, and how. */
 void log_set_enabled(enum log_level level, bool enabled);
 bool log_is_enabled(enum log_level level);
+/* Remembers the number; LOG_LEVEL_VERBOSE is enabled from 1 on. */
+void log_set_verbose_level(uint32_t level);
+uint32_t log_verbose_level(void);
+void log_set_format(enum log_format format);
+enum log_format log_format(void);
 void log_set_fd(int fd);
 
 void log_write(enum log_level level, const char *file, int line, const char *fmt, ...) PRINTF(4, 5);

@@ -65,7 +65,8 @@ static void apply_log_options(const struct options *o)
     log_set_enabled(LOG_LEVEL_INFO, o->log_info);
     log_set_enabled(LOG_LEVEL_WARNING, o->log_warning);
     log_set_enabled(LOG_LEVEL_ERROR, o->log_error);
-    log_set_enabled(LOG_LEVEL_VERBOSE, o->log_verbose > 0);
+    log_set_verbose_level((uint32_t)o->log_verbose);
+    log_set_format(strcmp(o->log_format, "ISO8601") == 0 ? LOG_FORMAT_ISO8601 : LOG_FORMAT_DEFAULT);
 }
 
 /* Waits until deadline_ns (0: for ever) for a signal; its number, or 0. */

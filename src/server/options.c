@@ -12,9 +12,10 @@ enum option_type {
     OPTION_BOOL,
     OPTION_NUMBER,
     OPTION_TEXT,
-    OPTION_LIST,    /* repeatable text: const char **, count right behind it */
-    OPTION_BACKEND, /* repeatable <backend>,<key>=<value> */
-    OPTION_ABSENT,  /* switches off a feature that this release does not have: only false */
+    OPTION_LIST,        /* repeatable text: const char **, count right behind it */
+    OPTION_BACKEND,     /* repeatable <backend>,<key>=<value> */
+    OPTION_RESTRICTION, /* repeatable <categories>:<key>=<value> */
+    OPTION_ABSENT,      /* switches off a feature that this release does not have: only false */
 };
 
 struct option_spec {
@@ -80,6 +81,16 @@ static const struct option_spec specs[] = {
     BOOL("http-cancel-on-half-close", http_cancel_on_half_close, "true",
          "A client that closes its sending side while it waits for an answer has gone: cancel its "
          "request."),
+    TEXT(
+        "http-header-forward-pattern", http_header_forward_pattern, NULL, "PATTERN",
+        "Regular expression: headers of inference requests whose names hold a match of it, without "
+        "regard to case, reach the model as parameters. Example: --http-header-forward-pattern=^x-"),
+    { "http-restricted-api", OPTION_RESTRICTION, FIELD(http_restrictions), NULL, 0, 0,
+      "CATEGORIES:KEY=VALUE",
+      "Serve operations of these categories only to requests with the header KEY: VALUE. Categories, "
+      "with commas between them: health, metadata, inference, shared-memory, model-config, "
+      "model-repository, statistics, trace, logging. May be given several times, each category "
+      "once. HTTP and gRPC are restricted apart." },
 
     HEADING("gRPC"),
     BOOL("allow-grpc", allow_grpc, "true", "Serve gRPC."),
@@ -111,6 +122,11 @@ static const struct option_spec specs[] = {
     NUMBER("grpc-max-connection-age-grace", grpc_max_connection_age_grace, "0", 0, INT32_MAX, "MS",
            "Time for the calls of such a connection to end before they are cut off; 0: as long as "
            "they take."),
+    TEXT("grpc-header-forward-pattern", grpc_header_forward_pattern, NULL, "PATTERN",
+         "The same as --http-header-forward-pattern for the metadata of gRPC calls."),
+    { "grpc-restricted-protocol", OPTION_RESTRICTION, FIELD(grpc_restrictions), NULL, 0, 0,
+      "CATEGORIES:KEY=VALUE",
+      "The same as --http-restricted-api for gRPC; the header is triton-grpc-protocol-KEY." },
 
     HEADING("Limits"),
     NUMBER("http-max-input-size", http_max_input_size, "67108864", 1, INT64_MAX, "BYTES",
@@ -155,6 +171,8 @@ static const struct option_spec specs[] = {
     BOOL("log-warning", log_warning, "true", "Log warnings."),
     BOOL("log-error", log_error, "true", "Log errors."),
     NUMBER("log-verbose", log_verbose, "0", 0, 9, "LEVEL", "Log details from level 1 on."),
+    TEXT("log-format", log_format, "default", "default|ISO8601",
+         "How lines begin: I1122 18:20:05.123456 or 2026-11-22T18:20:05Z I."),
 
     HEADING("Help"),
     BOOL("help", help, "false", "Print this text."),
@@ -236,6 +254,8 @@ static tis_error *set_option(struct options *o, const struct option_spec *spec, 
         return list_add(field_of(o, spec), sizeof(char *), &text);
     case OPTION_BACKEND:
         return parse_backend(spec, text, field_of(o, spec));
+    case OPTION_RESTRICTION: /* the value is a secret: not in the error */
+        return error_wrap(restrictions_add(field_of(o, spec), text), "--%s", spec->name);
     case OPTION_ABSENT: {
         bool wanted = false;
         tis_error *err = parse_bool(spec, text, &wanted);
@@ -318,6 +338,8 @@ static tis_error *set_defaults(struct options *o)
 
 static tis_error *check_together(const struct options *o)
 {
+    if (strcmp(o->log_format, "default") != 0 && strcmp(o->log_format, "ISO8601") != 0)
+        return INVALID("--log-format=%s: expected default or ISO8601", o->log_format);
     if (o->help || o->version || o->print_model_config)
         return NULL;
     if (o->repository_count == 0)

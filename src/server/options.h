@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "api/restrict.h"
 #include "base/error.h"
 #include "exec/backend.h"
 
@@ -46,6 +47,8 @@ struct options {
     uint64_t http_idle_timeout_secs;
     uint64_t http_stall_timeout_secs;
     bool http_cancel_on_half_close;
+    const char *http_header_forward_pattern;
+    struct restrictions http_restrictions;
     uint64_t max_inflight_bytes;
 
     bool allow_grpc;
@@ -61,6 +64,8 @@ struct options {
     uint64_t grpc_http2_max_ping_strikes;
     uint64_t grpc_max_connection_age;
     uint64_t grpc_max_connection_age_grace;
+    const char *grpc_header_forward_pattern;
+    struct restrictions grpc_restrictions;
 
     const char *backend_directory; /* NULL: looked for beside the executable */
     struct backend_setting *backend_settings;
@@ -70,6 +75,7 @@ struct options {
     bool log_warning;
     bool log_error;
     uint64_t log_verbose;
+    const char *log_format;
 };
 
 /* Reads argv. On error nothing needs to be freed and *ret_options is untouched. Errors:

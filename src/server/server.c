@@ -36,6 +36,8 @@ struct server {
     struct tis_server plugin_view;
     struct budget budget;
     struct api api;
+    struct forward *http_forward; /* NULL: no header */
+    struct forward *grpc_forward;
     struct loop *loops[LOOPS_MAX];
     uint32_t loop_count;
     struct http_server *http;
@@ -191,6 +193,12 @@ tis_error *server_create(const struct options *options, const char *executable,
         err = create_registry(s, on_loaded, arg);
     if (!err)
         err = pool_create("worker", WORKER_COUNT, &s->workers);
+    if (!err)
+        err = forward_create("--http-header-forward-pattern", options->http_header_forward_pattern,
+                             &s->http_forward);
+    if (!err)
+        err = forward_create("--grpc-header-forward-pattern", options->grpc_header_forward_pattern,
+                             &s->grpc_forward);
     s->plugin_view.registry = s->registry;
     api_init(&s->api,
              &(struct api_options){
@@ -200,6 +208,10 @@ tis_error *server_create(const struct options *options, const char *executable,
                  .body_bytes_max = options->http_max_input_size,
                  .strict_readiness = options->strict_readiness,
                  .allow_profiling = options->allow_profiling,
+                 .http_restrictions = options->http_restrictions,
+                 .grpc_restrictions = options->grpc_restrictions,
+                 .http_forward = s->http_forward,
+                 .grpc_forward = s->grpc_forward,
              },
              s->registry, s->workers);
     if (!err)
@@ -231,6 +243,8 @@ void server_destroy(struct server *s)
     registry_destroy(s->registry);
     backends_destroy(s->backends);
     api_fini(&s->api);
+    forward_destroy(s->http_forward);
+    forward_destroy(s->grpc_forward);
     free(s->backend_directory);
     free(s);
 }

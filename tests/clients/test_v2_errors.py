@@ -421,7 +421,7 @@ MODEL_ERRORS = [
         "/", "/v2/", "/v3", "/v2/models", "/v2/models/", "/v2/models/one/", "/v2/models/one/nope",
         "/v2/models/one/versions/x", "/v2/models/one/versions/-1", "/v2/models/one/versions/1x",
         "/v2/models/one/versions//ready", "/v2/models//ready", "/v2/health", "/v2/health/live/",
-        "/v2/systemsharedmemory/status", "/v2/logging", "/metrics", "/v2%2Fhealth/live", "*")),
+        "/v2/systemsharedmemory/status", "/v2/trace/setting", "/metrics", "/v2%2Fhealth/live", "*")),
     *((method, path, 405, "Method Not Allowed") for method, path in (
         ("POST", "/v2"), ("GET", "/v2/models/one/infer"), ("PUT", "/v2/models/one/infer"),
         ("DELETE", "/v2/models/one"), ("POST", "/v2/health/live"), ("PATCH", "/v2/models/one"),

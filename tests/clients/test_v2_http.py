@@ -634,7 +634,7 @@ def test_server_metadata(client):
     assert found["name"] == "my server"
     assert found["version"]
     assert found["extensions"] == ["classification", "model_repository", "model_configuration",
-                                   "binary_tensor_data", "parameters", "statistics"]
+                                   "binary_tensor_data", "parameters", "statistics", "logging"]
 
 
 def test_model_metadata(client):

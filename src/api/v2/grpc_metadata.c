@@ -433,3 +433,22 @@ void v2_rpc_repository_index(struct call *call)
     registry_info_free(models, count);
     arena_fini(&a);
 }
+
+/* ---- What there is not ---- */
+
+void v2_rpc_model_control(struct call *call)
+{
+    v2_rpc_fail(call, reason_error_args(REASON_CONTROL_OFF, NULL, 0));
+}
+
+void v2_rpc_no_trace(struct call *call)
+{
+    v2_rpc_fail(
+        call, error_new(TRITONSERVER_ERROR_UNSUPPORTED, "tracing is not supported by this server"));
+}
+
+void v2_rpc_no_shared_memory(struct call *call)
+{
+    v2_rpc_fail(call, error_new(TRITONSERVER_ERROR_UNSUPPORTED,
+                                "shared memory is not supported by this server"));
+}

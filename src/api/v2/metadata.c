@@ -43,8 +43,8 @@ void v2_ready(struct call *call)
 }
 
 const char *const v2_extensions[V2_EXTENSION_COUNT] = {
-    "classification",     "model_repository", "model_configuration",
-    "binary_tensor_data", "parameters",       "statistics",
+    "classification", "model_repository", "model_configuration", "binary_tensor_data", "parameters",
+    "statistics",     "logging",
 };
 
 const char *v2_server_name(const struct api *api)

@@ -22,6 +22,7 @@ void v2_infer(struct call *call);
 void v2_statistics(struct call *call);
 void v2_repository_index(struct call *call);
 void v2_model_control(struct call *call);
+void v2_logging(struct call *call);
 void v2_no_route(struct call *call, int status);
 
 /* {"error":"<text>"} */
@@ -45,7 +46,7 @@ MUST_USE tis_error *v2_encode(struct call *call);
 
 /* What the server says of itself. */
 enum {
-    V2_EXTENSION_COUNT = 6
+    V2_EXTENSION_COUNT = 7
 };
 extern const char *const v2_extensions[V2_EXTENSION_COUNT];
 const char *v2_server_name(const struct api *api);
@@ -67,7 +68,12 @@ void v2_rpc_model_metadata(struct call *call);
 void v2_rpc_model_config(struct call *call);
 void v2_rpc_statistics(struct call *call);
 void v2_rpc_repository_index(struct call *call);
+void v2_rpc_model_control(struct call *call);
+void v2_rpc_log_settings(struct call *call);
 void v2_rpc_infer(struct call *call);
+/* What this server does not have. */
+void v2_rpc_no_trace(struct call *call);
+void v2_rpc_no_shared_memory(struct call *call);
 /* ModelStreamInfer. */
 extern const struct stream_dialect v2_stream_dialect;
 
