@@ -317,8 +317,8 @@ static bool begin_session(struct grpc_conn *c)
         { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW_BYTES },
         { NGHTTP2_SETTINGS_MAX_FRAME_SIZE, 1 << 20 },
     };
-    return !nghttp2_session_server_new2(&c->session, server->callbacks, c,
-                                        server->session_options) &&
+    return !nghttp2_session_server_new3(&c->session, server->callbacks, c, server->session_options,
+                                        &c->shard->memory.functions) &&
            !nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, settings, ARRAY_LEN(settings)) &&
            !nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, 0,
                                                   CONN_WINDOW_BYTES);

@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "grpc/frame.h"
+#include "grpc/memory.h"
 #include "grpc/server.h"
 
 enum {
@@ -138,7 +139,8 @@ struct grpc_shard {
     uint32_t free_stream_count;
     uint32_t free_output_count;
     bool is_closing;
-    uint8_t *scratch; /* RECV_BYTES */
+    uint8_t *scratch;     /* RECV_BYTES */
+    struct memory memory; /* of the sessions */
 
     /* one controller at a time */
     struct loop_message start_message;

@@ -205,6 +205,7 @@ static void shard_destroy(struct grpc_shard *s)
         s->free_outputs = it->next_free;
         free(it);
     }
+    memory_fini(&s->memory);
     free(s->scratch);
     free(s);
 }
@@ -221,6 +222,7 @@ static struct grpc_shard *shard_create(struct grpc_server *server, struct loop *
     s->listener.ready = accept_ready;
     s->accept_timer.fire = accept_timer_fired;
     s->start_message.run = start_run;
+    memory_init(&s->memory);
     s->scratch = malloc(RECV_BYTES);
     if (!s->scratch) {
         free(s);
