@@ -21,7 +21,11 @@
 enum {
     STREAM_WINDOW_BYTES = 8 << 20,
     CONN_WINDOW_BYTES = 64 << 20,
-    RECV_BYTES = 128 << 10, /* of one recv(), shared by a loop's connections */
+    RECV_BYTES = 128 << 10,      /* of one recv() into memory shared by a loop's connections */
+    INPUT_BYTES_MAX = 256 << 10, /* of one recv() into a message */
+    INPUT_FRAMES_MAX = 17,       /* of the usual 16 KiB */
+    INPUT_LARGE_BYTES_MIN = 32 << 10,
+    SCRATCH_BYTES = RECV_BYTES + INPUT_BYTES_MAX + 9 * INPUT_FRAMES_MAX,
     DATA_FRAME_BYTES_MAX = 256 << 10,
     OUTPUT_BYTES = 32 << 10, /* of frames that are copied: all but tensors */
     OUTPUT_SLICES_MAX = 256,
@@ -119,6 +123,9 @@ struct grpc_conn {
     bool is_noticed;          /* the shutdown notice was sent */
     bool is_going;            /* the final GOAWAY was sent */
     bool is_flush_posted;
+    int32_t data_id;   /* the DATA frame that comes */
+    size_t data_left;  /* of its payload; 0: none comes */
+    size_t data_bytes; /* its payload; 0: there is no reason to expect another one like it */
     uint64_t progress_ns;
     struct loop_message flush; /* at the end of the loop's round, for all answers of the round */
     struct loop_message adopt;
@@ -139,7 +146,7 @@ struct grpc_shard {
     uint32_t free_stream_count;
     uint32_t free_output_count;
     bool is_closing;
-    uint8_t *scratch;     /* RECV_BYTES */
+    uint8_t *scratch;     /* SCRATCH_BYTES, of input.c */
     struct memory memory; /* of the sessions */
 
     /* one controller at a time */
@@ -225,6 +232,15 @@ void reply_slices_gone(struct grpc_message *m, uint32_t count);
 void reply_taken(struct grpc_message *m);
 /* Calls done() of the messages that are. Not from inside nghttp2. May free streams. */
 void reply_run_done(struct grpc_conn *c);
+
+/* ---- input.c ---- */
+
+/* One recv(), fed to nghttp2. */
+void input_receive(struct grpc_conn *c);
+/* nghttp2 has read the head of a frame. */
+void input_frame_begins(struct grpc_conn *c, const nghttp2_frame_hd *head);
+/* nghttp2 hands over bytes of a DATA frame. */
+void input_data(struct grpc_conn *c, size_t len);
 
 /* ---- output.c ---- */
 

@@ -223,7 +223,7 @@ static struct grpc_shard *shard_create(struct grpc_server *server, struct loop *
     s->accept_timer.fire = accept_timer_fired;
     s->start_message.run = start_run;
     memory_init(&s->memory);
-    s->scratch = malloc(RECV_BYTES);
+    s->scratch = malloc(SCRATCH_BYTES);
     if (!s->scratch) {
         free(s);
         return NULL;
