@@ -1,15 +1,14 @@
 /* grpc/conn.c - a connection: bytes into nghttp2, and when it lives and ends.
  *
- * Bytes are read into a buffer that a loop's connections share and fed to nghttp2, whose callbacks
- * drive the streams. What they and the handlers answer is only queued in nghttp2; grpc_conn_run()
- * moves it on, at once after reading, else at the end of the loop's round, so that the answers of
- * one round share a system call. Only grpc_conn_run() ends a connection.
+ * input.c feeds what comes to nghttp2, whose callbacks drive the streams. What they and the handlers
+ * answer is only queued in nghttp2; grpc_conn_run() moves it on, at once after reading, else at the
+ * end of the loop's round, so that the answers of one round share a system call. Only
+ * grpc_conn_run() ends a connection.
  *
  * Flow control: windows of 8 MiB a stream and 64 MiB a connection, and both are given back as the
  * bytes are copied into their message. What a connection can make us hold is bounded by the byte
  * budget, which a message takes from before its first byte is kept. */
 #include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +30,13 @@ static bool has_too_long_head(const struct grpc_conn *c)
 {
     size_t max = c->shard->server->options.header_bytes_max;
     return max && c->header_bytes > max;
+}
+
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, void *user)
+{
+    (void)session;
+    input_frame_begins(user, head);
+    return 0;
 }
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
@@ -71,8 +77,8 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
                          size_t len, void *user)
 {
     (void)flags;
-    (void)user;
     struct stream *s = nghttp2_session_get_stream_user_data(session, id);
+    input_data(user, len);
     if (s)
         stream_data(s, data, len);
     int rc = s ? stream_consume(s, len) : nghttp2_session_consume(session, id, len);
@@ -140,6 +146,7 @@ static ssize_t data_frame_bytes(nghttp2_session *session, uint8_t type, int32_t 
 
 void conn_callbacks_set(nghttp2_session_callbacks *callbacks)
 {
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);
@@ -252,20 +259,6 @@ void grpc_conn_run_soon(struct grpc_conn *c)
     loop_post(c->shard->loop, &c->flush);
 }
 
-/* One recv(). */
-static void receive(struct grpc_conn *c)
-{
-    ssize_t n = transport_recv(&c->base.transport, c->shard->scratch, RECV_BYTES);
-    if (n > 0) {
-        conn_heard(c);
-        ssize_t used = nghttp2_session_mem_recv(c->session, c->shard->scratch, (size_t)n);
-        if (used != n)
-            c->is_failed = true;
-    } else if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-        c->is_failed = true;
-    }
-}
-
 void grpc_conn_ready(struct transport *t, unsigned events)
 {
     struct grpc_conn *c = CONTAINER_OF(t, struct grpc_conn, base.transport);
@@ -273,7 +266,7 @@ void grpc_conn_ready(struct transport *t, unsigned events)
         c->is_failed = true;
     if ((events & LOOP_READ) && !c->is_failed) {
         c->is_running = true;
-        receive(c);
+        input_receive(c);
         c->is_running = false;
     }
     grpc_conn_run(c);
@@ -302,8 +295,8 @@ static bool begin_session(struct grpc_conn *c)
         { NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)server->options.header_bytes_max },
     };
     size_t count = ARRAY_LEN(settings) - (server->options.header_bytes_max == 0);
-    return !nghttp2_session_server_new2(&c->session, server->callbacks, c,
-                                        server->session_options) &&
+    return !nghttp2_session_server_new3(&c->session, server->callbacks, c, server->session_options,
+                                        &c->shard->memory.functions) &&
            !nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, settings, count) &&
            !nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, 0,
                                                   CONN_WINDOW_BYTES);

@@ -14,13 +14,18 @@
 #include "base/arena.h"
 #include "base/list.h"
 #include "grpc/frame.h"
+#include "grpc/memory.h"
 #include "grpc/server.h"
 #include "net/acceptor.h"
 
 enum {
     STREAM_WINDOW_BYTES = 8 << 20,
     CONN_WINDOW_BYTES = 64 << 20,
-    RECV_BYTES = 128 << 10, /* of one recv(), shared by a loop's connections */
+    RECV_BYTES = 128 << 10,      /* of one recv() into memory shared by a loop's connections */
+    INPUT_BYTES_MAX = 256 << 10, /* of one recv() into a message */
+    INPUT_FRAMES_MAX = 17,       /* of the usual 16 KiB */
+    INPUT_LARGE_BYTES_MIN = 32 << 10,
+    SCRATCH_BYTES = RECV_BYTES + INPUT_BYTES_MAX + 9 * INPUT_FRAMES_MAX,
     DATA_FRAME_BYTES_MAX = 256 << 10,
     OUTPUT_BYTES = 32 << 10, /* of frames that are copied: all but tensors */
     OUTPUT_SLICES_MAX = 256,
@@ -139,9 +144,12 @@ struct grpc_conn {
     uint64_t pinged_ns;   /* the client's last ping; 0: we have sent something of substance since */
     uint32_t pings_sent;  /* by us since then */
     uint32_t ping_strikes;
-    uint32_t resets_left;      /* see RESETS_BURST */
-    uint64_t resets_ns;        /* up to when they were refilled */
-    size_t header_bytes;       /* of the header block that is coming in */
+    uint32_t resets_left; /* see RESETS_BURST */
+    uint64_t resets_ns;   /* up to when they were refilled */
+    size_t header_bytes;  /* of the header block that is coming in */
+    int32_t data_id;      /* the DATA frame that comes */
+    size_t data_left;     /* of its payload; 0: none comes */
+    size_t data_bytes;    /* its payload; 0: there is no reason to expect another one like it */
     struct loop_message flush; /* at the end of the loop's round, for all answers of the round */
 };
 
@@ -158,7 +166,8 @@ struct grpc_shard {
     struct output *free_outputs;
     uint32_t free_stream_count;
     uint32_t free_output_count;
-    uint8_t *scratch; /* RECV_BYTES */
+    uint8_t *scratch;     /* SCRATCH_BYTES, of input.c */
+    struct memory memory; /* of the sessions */
 };
 
 struct grpc_server {
@@ -240,6 +249,15 @@ void reply_slices_gone(struct grpc_message *m, uint32_t count);
 void reply_taken(struct grpc_message *m);
 /* Calls done() of the messages that are. Not from inside nghttp2. May free streams. */
 void reply_run_done(struct grpc_conn *c);
+
+/* ---- input.c ---- */
+
+/* One recv(), fed to nghttp2. */
+void input_receive(struct grpc_conn *c);
+/* nghttp2 has read the head of a frame. */
+void input_frame_begins(struct grpc_conn *c, const nghttp2_frame_hd *head);
+/* nghttp2 hands over bytes of a DATA frame. */
+void input_data(struct grpc_conn *c, size_t len);
 
 /* ---- output.c ---- */
 

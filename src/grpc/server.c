@@ -23,6 +23,7 @@ static void shard_destroy(struct grpc_shard *s)
         s->free_outputs = it->next_free;
         free(it);
     }
+    memory_fini(&s->memory);
     free(s->scratch);
     free(s);
 }
@@ -34,7 +35,8 @@ static struct grpc_shard *shard_create(struct grpc_server *server, struct loop *
         return NULL;
     s->server = server;
     s->loop = loop;
-    s->scratch = malloc(RECV_BYTES);
+    memory_init(&s->memory);
+    s->scratch = malloc(SCRATCH_BYTES);
     if (!s->scratch) {
         free(s);
         return NULL;
