@@ -218,12 +218,39 @@ void reply_errorf(struct stream *s, enum grpc_code code, const char *fmt, ...)
     reply_error(s, code, text);
 }
 
+/* source->ptr is the rest of a constant text; nghttp2 keeps what is written to it. */
+static ssize_t read_text(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len,
+                         uint32_t *flags, nghttp2_data_source *source, void *user)
+{
+    (void)session;
+    (void)id;
+    (void)user;
+    const char *rest = source->ptr;
+    size_t n = strlen(rest);
+    if (n <= len)
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+    else
+        n = len;
+    memcpy(buf, rest, n);
+    source->ptr = (void *)(uintptr_t)(rest + n);
+    return (ssize_t)n;
+}
+
 void reply_http(struct stream *s, const char *status)
 {
-    const nghttp2_nv headers[] = { NV(":status", status, 3) };
+    static const char text[] = "HTTP/2 is for gRPC here: POST, content-type application/grpc.\n";
+    const nghttp2_nv headers[] = {
+        NV(":status", status, 3),
+        NV_CONST("content-type", "text/plain"),
+        NV_CONST("allow", "POST"),
+    };
+    const nghttp2_data_provider body = {
+        .source.ptr = (void *)(uintptr_t)text,
+        .read_callback = read_text,
+    };
     s->is_replied = true;
     s->is_begun = true;
-    if (nghttp2_submit_response(s->conn->session, s->id, headers, 1, NULL))
+    if (nghttp2_submit_response(s->conn->session, s->id, headers, ARRAY_LEN(headers), &body))
         s->conn->is_failed = true;
     grpc_conn_run_soon(s->conn);
 }
