@@ -231,9 +231,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     close(fds[1]);
     while (later_count > 0)
         answer_later();
-    for (int i = 0; i < 10 && atomic_load(&server->conn_count) > 0; i++)
+    for (int i = 0; i < 10 && atomic_load(&server->acceptor.conn_count) > 0; i++)
         loop_run_once(loop, 0);
-    assert(atomic_load(&server->conn_count) == 0);
+    assert(atomic_load(&server->acceptor.conn_count) == 0);
     assert(heads == ends && budget.bytes == 0);
     return 0;
 }

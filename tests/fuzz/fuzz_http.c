@@ -243,7 +243,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         close(s[1]);
     else
         shutdown(s[1], SHUT_WR);
-    for (int i = 0; i < ROUNDS_MAX && atomic_load(&server->conn_count); i++) {
+    for (int i = 0; i < ROUNDS_MAX && atomic_load(&server->acceptor.conn_count); i++) {
         if (!is_rude && is_open)
             is_open = settle(s[1]);
         else
@@ -256,7 +256,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_answers(answers, answers_len);
     }
 
-    assert(atomic_load(&server->conn_count) == 0);
+    assert(atomic_load(&server->acceptor.conn_count) == 0);
     assert(heads == ends && bodies == releases && later_count == 0);
     assert(atomic_load(&budget.bytes) == 0);
     return 0;

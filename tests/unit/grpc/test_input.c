@@ -333,7 +333,7 @@ static struct outcome run(const struct bytes *wire, size_t cut)
     rounds(fds[1]);
     close(fds[1]);
     rounds(fds[1]);
-    assert_int_equal(atomic_load(&server->conn_count), 0);
+    assert_int_equal(atomic_load(&server->acceptor.conn_count), 0);
     assert_int_equal(seen.heads, seen.ends);
     return seen;
 }

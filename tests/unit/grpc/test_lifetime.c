@@ -181,9 +181,9 @@ static void step(struct fixture *f)
 
 static struct grpc_conn *conn_of(const struct fixture *f)
 {
-    struct list *conns = &f->server->shards[0]->conns;
+    struct list *conns = &f->server->acceptor.shards[0]->conns;
     assert_false(list_is_empty(conns));
-    return LIST_ENTRY(conns->next, struct grpc_conn, in_shard);
+    return LIST_ENTRY(conns->next, struct grpc_conn, base.in_shard);
 }
 
 static ssize_t read_message(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len,
@@ -302,14 +302,14 @@ static void open_fixture(struct fixture *f, const struct grpc_lifetime *lifetime
     nghttp2_session_callbacks_del(callbacks);
     nghttp2_option_del(option);
     nghttp2_submit_settings(f->session, 0, NULL, 0);
-    WAIT_FOR(f, !list_is_empty(&f->server->shards[0]->conns) && conn_of(f)->is_begun);
+    WAIT_FOR(f, !list_is_empty(&f->server->acceptor.shards[0]->conns) && conn_of(f)->is_begun);
 }
 
 static void close_fixture(struct fixture *f)
 {
     close(f->fd);
     nghttp2_session_del(f->session);
-    for (int i = 0; atomic_load(&f->server->conn_count) > 0; i++) {
+    for (int i = 0; atomic_load(&f->server->acceptor.conn_count) > 0; i++) {
         assert_true(i < 1000);
         loop_run_once(f->loop, NS_PER_MS);
     }
@@ -506,7 +506,7 @@ static void test_floods(void **state)
             if (n < 0 && errno != EAGAIN)
                 break;
             loop_run_once(f.loop, 0);
-            if (list_is_empty(&f.server->shards[0]->conns))
+            if (list_is_empty(&f.server->acceptor.shards[0]->conns))
                 break;
             struct grpc_conn *c = conn_of(&f);
             if (nghttp2_session_get_outbound_queue_size(c->session) > 2 * OUTBOUND_FRAMES_MAX ||
@@ -571,7 +571,7 @@ static void test_age_idle(void **state)
 
     lifetime.age_ns_max = 0;
     open_fixture(&f, &lifetime, false);
-    grpc_conn_drain(conn_of(&f));
+    grpc_conn_drain(&conn_of(&f)->base);
     WAIT_FOR(&f, f.is_eof);
     assert_int_equal(f.goaways[0].last, INT32_MAX); /* nghttp2's client reads no second one */
     close_fixture(&f);
