@@ -251,14 +251,18 @@ static void timer_fired(struct loop_timer *t, uint64_t now)
     grpc_conn_run(c);
 }
 
+static void feed(struct grpc_conn *c, const uint8_t *bytes, size_t len)
+{
+    if (nghttp2_session_mem_recv(c->session, bytes, len) != (ssize_t)len)
+        c->is_failed = true;
+}
+
 /* One recv(). */
 static void receive(struct grpc_conn *c)
 {
     ssize_t n = transport_recv(&c->base.transport, c->shard->scratch, RECV_BYTES);
     if (n > 0) {
-        ssize_t used = nghttp2_session_mem_recv(c->session, c->shard->scratch, (size_t)n);
-        if (used != n)
-            c->is_failed = true;
+        feed(c, c->shard->scratch, (size_t)n);
     } else if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
         c->is_failed = true;
     }
@@ -280,6 +284,10 @@ void grpc_conn_ready(struct transport *t, unsigned events)
 void grpc_conn_drain(struct acceptor_conn *base)
 {
     struct grpc_conn *c = CONTAINER_OF(base, struct grpc_conn, base);
+    if (transport_is_handshaking(&c->base.transport)) {
+        grpc_conn_close(base); /* there is nobody yet who could be told */
+        return;
+    }
     if (is_lost(c) || c->is_noticed)
         return;
     c->is_noticed = true;
@@ -337,5 +345,23 @@ void grpc_conn_open(struct acceptor_conn *base)
     c->progress_ns = loop_now_ns(c->shard->loop);
     if (!is_lost(c) && !begin_session(c))
         c->is_failed = true;
+    grpc_conn_run(c);
+}
+
+void grpc_conn_adopt(struct grpc_shard *shard, struct transport *from, const uint8_t *bytes,
+                     size_t len)
+{
+    struct acceptor_conn *base = grpc_conn_create(&shard->base);
+    if (!base) {
+        transport_close(from);
+        return;
+    }
+    struct grpc_conn *c = CONTAINER_OF(base, struct grpc_conn, base);
+    acceptor_adopt_transport(&shard->base, base, from);
+    c->is_running = true; /* c is not to be freed by what the bytes set off */
+    grpc_conn_open(base);
+    if (!is_lost(c) && !c->is_failed)
+        feed(c, bytes, len);
+    c->is_running = false;
     grpc_conn_run(c);
 }

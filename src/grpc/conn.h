@@ -157,6 +157,9 @@ void grpc_conn_ready(struct transport *t, unsigned events);
 /* The first step of a drain: no further streams. */
 void grpc_conn_drain(struct acceptor_conn *base);
 void grpc_conn_close(struct acceptor_conn *base);
+/* Serves what was begun elsewhere; see grpc_server_adopt_transport(). */
+void grpc_conn_adopt(struct grpc_shard *shard, struct transport *from, const uint8_t *bytes,
+                     size_t len);
 /* Writes what there is, ends what has ended. May free c. Does nothing inside callbacks: whoever set
  * is_running calls it afterwards. */
 void grpc_conn_run(struct grpc_conn *c);
