@@ -28,6 +28,8 @@
 #pragma GCC poison localtime /* localtime_r */
 #pragma GCC poison atoi      /* number_parse_i64 */
 #pragma GCC poison alloca    /* the arena */
-#pragma GCC poison rand      /* getrandom, or a seeded generator */
+
+/* Parameters in OpenSSL's headers have this name, so only calls are refused. */
+int rand(void) __attribute__((error("use getrandom, or a seeded generator")));
 
 #endif

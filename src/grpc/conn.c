@@ -323,3 +323,21 @@ void grpc_conn_open(struct acceptor_conn *base)
         c->is_failed = true;
     grpc_conn_run(c);
 }
+
+void grpc_conn_adopt(struct grpc_shard *shard, struct transport *from, const uint8_t *bytes,
+                     size_t len)
+{
+    struct acceptor_conn *base = grpc_conn_create(&shard->base);
+    if (!base) {
+        transport_close(from);
+        return;
+    }
+    struct grpc_conn *c = CONTAINER_OF(base, struct grpc_conn, base);
+    acceptor_adopt_transport(&shard->base, base, from);
+    c->is_running = true; /* c is not to be freed by what the bytes set off */
+    grpc_conn_open(base);
+    if (!is_lost(c) && !c->is_failed)
+        input_feed(c, bytes, len);
+    c->is_running = false;
+    grpc_conn_run(c);
+}

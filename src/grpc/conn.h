@@ -189,6 +189,9 @@ void grpc_conn_ready(struct transport *t, unsigned events);
 /* The first step of a drain: no further streams. */
 void grpc_conn_drain(struct acceptor_conn *base);
 void grpc_conn_close(struct acceptor_conn *base);
+/* Serves what was begun elsewhere; see grpc_server_adopt_transport(). */
+void grpc_conn_adopt(struct grpc_shard *shard, struct transport *from, const uint8_t *bytes,
+                     size_t len);
 /* Writes what there is, ends what has ended. May free c. Does nothing inside callbacks: whoever set
  * is_running calls it afterwards. */
 void grpc_conn_run(struct grpc_conn *c);
@@ -254,6 +257,8 @@ void reply_run_done(struct grpc_conn *c);
 
 /* One recv(), fed to nghttp2. */
 void input_receive(struct grpc_conn *c);
+/* Gives nghttp2 bytes that came from the client. */
+void input_feed(struct grpc_conn *c, const void *data, size_t len);
 /* nghttp2 has read the head of a frame. */
 void input_frame_begins(struct grpc_conn *c, const nghttp2_frame_hd *head);
 /* nghttp2 hands over bytes of a DATA frame. */

@@ -104,7 +104,7 @@ static bool is_as_guessed(const struct plan *p, uint32_t frame)
            (h[4] == 0 || (h[4] == NGHTTP2_FLAG_END_STREAM && is_last)) && id == (uint32_t)p->id;
 }
 
-static void feed(struct grpc_conn *c, const void *data, size_t len)
+void input_feed(struct grpc_conn *c, const void *data, size_t len)
 {
     if (len > 0 && !c->is_failed && nghttp2_session_mem_recv(c->session, data, len) != (ssize_t)len)
         c->is_failed = true;
@@ -138,11 +138,11 @@ static void feed_plan(struct grpc_conn *c, const struct plan *p, size_t n)
     size_t tail = n - direct - moved;
     for (uint32_t i = 0; direct > 0; i++) {
         size_t len = least(p->parts[i].iov_len, direct);
-        feed(c, p->parts[i].iov_base, len);
+        input_feed(c, p->parts[i].iov_base, len);
         direct -= len;
     }
-    feed(c, aside, moved);
-    feed(c, c->shard->scratch, tail);
+    input_feed(c, aside, moved);
+    input_feed(c, c->shard->scratch, tail);
 }
 
 void input_receive(struct grpc_conn *c)
@@ -163,5 +163,5 @@ void input_receive(struct grpc_conn *c)
     else if (n > 0 && s)
         feed_plan(c, &p, (size_t)n);
     else if (n > 0)
-        feed(c, c->shard->scratch, (size_t)n);
+        input_feed(c, c->shard->scratch, (size_t)n);
 }

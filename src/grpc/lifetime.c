@@ -87,6 +87,10 @@ void conn_leave(struct grpc_conn *c, uint32_t error, const char *why)
 void grpc_conn_drain(struct acceptor_conn *base)
 {
     struct grpc_conn *c = CONTAINER_OF(base, struct grpc_conn, base);
+    if (transport_is_handshaking(&c->base.transport)) {
+        grpc_conn_close(base); /* there is nobody yet who could be told */
+        return;
+    }
     if (transport_is_open(&c->base.transport)) {
         notice(c);
         struct list *next;

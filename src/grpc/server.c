@@ -98,6 +98,7 @@ tis_error *grpc_server_create(const struct grpc_server_options *options,
                                 .address = options->address,
                                 .port = options->port,
                                 .reuse_port = options->reuse_port,
+                                .tls = options->tls,
                                 .connections_max = options->connections_max,
                             },
                             &acceptor_handler, loop_count);
@@ -142,4 +143,12 @@ void grpc_server_destroy(struct grpc_server *server)
 void grpc_server_adopt(struct grpc_server *server, int fd)
 {
     acceptor_adopt(&server->acceptor, fd);
+}
+
+void grpc_server_adopt_transport(struct grpc_server *server, struct transport *from,
+                                 const void *bytes, size_t len)
+{
+    struct acceptor_shard *s = acceptor_shard_here(&server->acceptor);
+    assert(s);
+    grpc_conn_adopt(CONTAINER_OF(s, struct grpc_shard, base), from, bytes, len);
 }

@@ -47,6 +47,8 @@
 #include "net/loop.h"
 
 struct grpc_server;
+struct tls;
+struct transport;
 
 /* Numbers of the protocol. */
 enum grpc_code {
@@ -125,9 +127,10 @@ struct grpc_lifetime {
 };
 
 struct grpc_server_options {
-    const char *address;
-    uint16_t port; /* 0: a free one */
+    const char *address; /* one or several, see struct acceptor_options */
+    uint16_t port;       /* 0: a free one */
     bool reuse_port;
+    struct tls *tls; /* NULL: cleartext; must outlive the server */
     uint64_t message_bytes_max;
     const char *message_bytes_flag; /* named in texts */
     const char *budget_flag;
@@ -147,7 +150,12 @@ MUST_USE tis_error *grpc_server_create(const struct grpc_server_options *options
                                        struct grpc_server **ret_server);
 /* The loops must run. */
 void grpc_server_start(struct grpc_server *server);
+/* 0: it listens on Unix domain sockets only. */
 uint16_t grpc_server_port(const struct grpc_server *server);
+/* Serves a connection that another server has accepted, one of the same loops: takes what `from` has,
+ * which is closed then, and the bytes that were read from it. Threads: from's loop. */
+void grpc_server_adopt_transport(struct grpc_server *server, struct transport *from,
+                                 const void *bytes, size_t len);
 
 /* Threads: any but a loop. Stops accepting (the port closes) and tells every client by GOAWAY to open
  * no further stream; open ones are served to their end. Returns when no connection is left, or at

@@ -344,9 +344,34 @@ static void head_complete(struct conn *c)
     }
 }
 
+/* True while a new connection's bytes are, or may be, the preface of HTTP/2. When it is complete the
+ * connection goes to whoever speaks that, and c is lost. */
+static bool is_http2(struct conn *c)
+{
+    static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const size_t preface_len = sizeof(preface) - 1;
+    struct exchange *x = c->x;
+    struct shard *s = c->shard;
+    size_t len = x->len - x->start;
+    if (memcmp(x->buf + x->start, preface, len < preface_len ? len : preface_len) != 0) {
+        c->is_new = false;
+        return false;
+    }
+    if (len >= preface_len) {
+        loop_timer_cancel(s->loop, &c->timer);
+        s->on_http2(&c->base.transport, x->buf + x->start, len, s->on_http2_arg);
+        assert(is_lost(c));
+    } else if (c->is_eof) {
+        conn_lose(c);
+    }
+    return true;
+}
+
 static bool step_head(struct conn *c)
 {
     struct exchange *x = c->x;
+    if (UNLIKELY(c->is_new) && is_http2(c))
+        return is_lost(c);
     if (x->parsed < x->len) {
         size_t consumed = 0;
         switch (parser_head(&x->parser, x->buf + x->parsed, x->len - x->parsed, &consumed)) {
@@ -891,6 +916,7 @@ struct acceptor_conn *conn_create(struct acceptor_shard *s)
     c->shard = CONTAINER_OF(s, struct shard, base);
     c->timer.fire = timer_fired;
     c->in = IN_HEAD;
+    c->is_new = c->shard->on_http2 != NULL;
     list_init(&c->in_budget_queue);
     return &c->base;
 }

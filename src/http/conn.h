@@ -97,6 +97,7 @@ struct conn {
     struct exchange *x;      /* NULL: idle, lingering or lost */
     enum conn_in in;
     bool is_running;      /* conn_run() is on the stack */
+    bool is_new;          /* it may turn out to be HTTP/2 */
     bool is_eof;          /* the peer has ended its stream */
     bool is_last;         /* close when the current answer is written */
     uint64_t progress_ns; /* last byte in or out, or the start of the current wait */
@@ -112,6 +113,8 @@ struct shard {
     const struct http_limits *limits;
     struct budget *budget;
     bool cancel_on_half_close;
+    void (*on_http2)(struct transport *from, const void *bytes, size_t len, void *arg);
+    void *on_http2_arg;
 
     /* loop thread only */
     struct list budget_queue; /* connections in IN_BUDGET, oldest first */

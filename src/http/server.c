@@ -87,6 +87,8 @@ static struct shard *shard_create(struct http_server *server, struct loop *loop,
     s->limits = &server->limits;
     s->budget = options->budget;
     s->cancel_on_half_close = options->cancel_on_half_close;
+    s->on_http2 = options->on_http2;
+    s->on_http2_arg = options->on_http2_arg;
     list_init(&s->budget_queue);
     s->budget_timer.fire = budget_timer_fired;
     s->budget_retry.run = budget_retry_run;
@@ -145,6 +147,7 @@ tis_error *http_server_create(const struct http_server_options *options,
                                        .address = options->address,
                                        .port = options->port,
                                        .reuse_port = options->reuse_port,
+                                       .tls = options->tls,
                                        .connections_max = options->limits.connections_max,
                                    },
                                    &acceptor_handler, loop_count);

@@ -43,6 +43,8 @@
 
 struct http_server;
 struct http_exchange;
+struct tls;
+struct transport;
 
 /* All times: 0 means no limit. */
 struct http_limits {
@@ -126,12 +128,18 @@ struct http_handler {
 
 /* Server. Several may share the loops. loops[0..loop_count) must outlive it. */
 struct http_server_options {
-    const char *address; /* "0.0.0.0", "::", "127.0.0.1" */
+    const char *address; /* one or several, see struct acceptor_options; "0.0.0.0", "unix:/path" */
     uint16_t port;       /* 0: a free one */
     bool reuse_port;
+    struct tls *tls; /* NULL: cleartext; must outlive the server */
     bool cancel_on_half_close;
     struct http_limits limits;
     struct budget *budget; /* may be NULL */
+    /* A new connection begins with the preface of HTTP/2. Takes it: bytes are what was read so far,
+     * from has the rest and must be closed or moved elsewhere on this loop. NULL: such a connection
+     * is answered 505. */
+    void (*on_http2)(struct transport *from, const void *bytes, size_t len, void *arg);
+    void *on_http2_arg;
 };
 
 /* Binds and listens, but accepts nothing before http_server_start(): a taken port is an error that

@@ -47,26 +47,25 @@ static void join(struct acceptor_shard *s, struct acceptor_conn *c)
     atomic_fetch_add(&s->acceptor->conn_count, 1);
 }
 
-/* On its loop: c is watched, or closed when it comes too late. */
-static void begin(struct acceptor_conn *c)
+/* Puts c where it belongs, on its loop; closes it when it comes too late. True when it is open. */
+static bool enter(struct acceptor_conn *c)
 {
     struct acceptor_shard *s = c->shard;
     list_append(&s->conns, &c->in_shard);
-    tis_error *err = NULL;
     if (s->is_closing || acceptor_is_draining(s->acceptor))
         transport_close(&c->transport);
-    if (transport_is_open(&c->transport))
-        err = transport_start(&c->transport, LOOP_READ);
-    if (err)
-        transport_close(&c->transport);
-    error_free(err);
+    return transport_is_open(&c->transport);
 }
 
 static void open_run(struct loop_message *m)
 {
     struct acceptor_conn *c = CONTAINER_OF(m, struct acceptor_conn, adopt);
-    begin(c);
-    c->shard->acceptor->handler->open(c);
+    struct acceptor *a = c->shard->acceptor;
+    tis_error *err = enter(c) ? transport_start(&c->transport, a->tls, LOOP_READ) : NULL;
+    if (err)
+        transport_close(&c->transport);
+    error_free(err);
+    a->handler->open(c);
 }
 
 static void hand_over(struct acceptor_shard *s, int fd)
@@ -127,14 +126,15 @@ void acceptor_adopt(struct acceptor *a, int fd)
 void acceptor_adopt_transport(struct acceptor_shard *s, struct acceptor_conn *c,
                               struct transport *from)
 {
-    assert(loop_is_current(s->loop));
-    bool full = is_full(s->acceptor);
+    assert(loop_is_current(s->loop) && from->loop == s->loop);
+    bool is_one_too_many = is_full(s->acceptor);
     join(s, c);
     transport_init(&c->transport, s->loop, -1, s->acceptor->handler->ready);
-    transport_move(&c->transport, from);
-    if (full)
+    tis_error *err = transport_move(&c->transport, from, LOOP_READ);
+    if (err || is_one_too_many)
         transport_close(&c->transport);
-    begin(c);
+    error_free(err);
+    enter(c);
 }
 
 struct acceptor_shard *acceptor_shard_here(struct acceptor *a)
@@ -377,7 +377,11 @@ tis_error *acceptor_init(struct acceptor *a, const struct acceptor_options *opti
                          const struct acceptor_handler *handler, uint32_t shard_count)
 {
     assert(shard_count > 0);
-    *a = (struct acceptor){ .handler = handler, .connections_max = options->connections_max };
+    *a = (struct acceptor){
+        .handler = handler,
+        .tls = options->tls,
+        .connections_max = options->connections_max,
+    };
     lock_init(&a->lock, LOCK_LOOP);
     cond_init(&a->changed);
     a->address = strdup(options->address ? options->address : "0.0.0.0");

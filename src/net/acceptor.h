@@ -65,6 +65,7 @@ struct acceptor_options {
     const char *address;
     uint16_t port; /* of all TCP addresses; 0: a free one */
     bool reuse_port;
+    struct tls *tls;          /* NULL: cleartext; must outlive the acceptor */
     uint32_t connections_max; /* a further one is accepted and closed; 0: no limit */
 };
 
@@ -100,6 +101,7 @@ struct acceptor_shard {
 struct acceptor {
     /* set by acceptor_init() and acceptor_add_shard(), then constant */
     const struct acceptor_handler *handler;
+    struct tls *tls; /* NULL: cleartext */
     char *address;
     uint32_t connections_max;
     uint32_t socket_count;
@@ -145,9 +147,9 @@ bool acceptor_is_draining(const struct acceptor *a);
 
 /* Takes fd, a connected socket, as if it had been accepted. Threads: any. */
 void acceptor_adopt(struct acceptor *a, int fd);
-/* Takes the transport of a connection of another acceptor for a new connection on the loop that
- * runs, which must be one of a's; c, made by the caller as create() does, is open then, or closed
- * when it comes too late. handler.open is not called. from is closed. Threads: loop. */
+/* Takes a connection of another acceptor: its transport goes over to c, which the caller has made as
+ * handler.create does, and which is watched for LOOP_READ then, or closed when it comes too late;
+ * handler.open is not called. from is closed. Threads: s's loop, which is from's too. */
 void acceptor_adopt_transport(struct acceptor_shard *s, struct acceptor_conn *c,
                               struct transport *from);
 /* The shard of the loop that runs. Threads: loop. */

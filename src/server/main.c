@@ -19,7 +19,7 @@
 
 /* What the main thread waits for. */
 struct events {
-    int signals; /* signalfd of SIGINT and SIGTERM */
+    int signals; /* signalfd of SIGINT and SIGTERM; of SIGHUP when there is something to reload */
     int loaded;  /* eventfd: every model has finished loading */
 };
 
@@ -33,12 +33,14 @@ static void models_loaded(void *arg)
 
 /* SIGINT and SIGTERM are read from a descriptor; no thread may be interrupted by them. A client that
  * goes away must not kill the process by SIGPIPE. */
-static tis_error *events_open(struct events *ret_events)
+static tis_error *events_open(const struct options *o, struct events *ret_events)
 {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
+    if (o->http_ssl.is_used || o->grpc_ssl.is_used)
+        sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
 
@@ -87,7 +89,7 @@ static int wait_signal(const struct events *events, uint64_t deadline_ns)
     }
 }
 
-/* Serves until a signal asks for the end; its number. Errors: the models that failed to load. */
+/* Serves until a signal asks for the end; its number. SIGHUP asks for new certificates. Errors: the models that failed to load. */
 static tis_error *serve(struct server *server, const struct events *events, int *ret_signal)
 {
     struct pollfd fds[] = {
@@ -103,20 +105,30 @@ static tis_error *serve(struct server *server, const struct events *events, int 
             tis_error *err = server_set_loaded(server);
             if (err)
                 return err;
-            printf("Starting server listening on :%u\n", server_http_port(server));
+            char address[256];
+            server_address(server, address, sizeof(address));
+            printf("Starting server listening on %s\n", address);
             fflush(stdout);
         }
-        if (fds[0].revents) {
-            *ret_signal = wait_signal(events, 0);
+        if (!fds[0].revents)
+            continue;
+        int number = wait_signal(events, 0);
+        if (number != SIGHUP) {
+            *ret_signal = number;
             return NULL;
         }
+        log_info("reading certificates again (SIGHUP)");
+        server_reload(server);
     }
 }
 
 /* A second signal ends the process at once. */
 static void *second_signal(void *arg)
 {
-    int number = wait_signal(arg, 0);
+    int number;
+    do
+        number = wait_signal(arg, 0);
+    while (number == SIGHUP);
     log_warning("Interrupt signal (%d) received again. Exiting immediately.", number);
     _exit(EXIT_FAILURE);
 }
@@ -158,7 +170,7 @@ static int run(const struct options *o, const char *executable)
 {
     static struct events events; /* the thread that waits for a second signal may outlive run() */
     struct server *server = NULL;
-    tis_error *err = events_open(&events);
+    tis_error *err = events_open(o, &events);
     if (!err)
         err = server_create(o, executable, models_loaded, &events, &server);
     if (err)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/number.h"
+#include "net/socket.h"
 #include "proto/message.h"
 
 enum option_type {
@@ -43,6 +44,21 @@ struct option_spec {
     {                                                                \
         name, OPTION_TEXT, FIELD(field), value, 0, 0, argument, help \
     }
+/* The flags of one port's TLS. */
+#define SSL(port, field)                                                                       \
+    BOOL(port "-use-ssl", field.is_used, "false",                                              \
+         "Speak TLS on this port, with the two files below."),                                 \
+        BOOL(port "-use-ssl-mutual", field.is_mutual, "false",                                 \
+             "Speak TLS, and demand a certificate of every client that --" port                \
+             "-root-cert has signed."),                                                        \
+        TEXT(port "-server-cert", field.certificate, NULL, "FILE",                             \
+             "The server's certificate in PEM form, with those between it and the root. Read " \
+             "again on SIGHUP, like the two files below."),                                    \
+        TEXT(port "-server-key", field.key, NULL, "FILE",                                      \
+             "The certificate's private key in PEM form, without a passphrase."),              \
+        TEXT(port "-root-cert", field.root, NULL, "FILE",                                      \
+             "Certificates in PEM form that sign those of clients, for --" port                \
+             "-use-ssl-mutual.")
 #define HEADING(text)                                \
     {                                                \
         NULL, OPTION_BOOL, 0, NULL, 0, 0, NULL, text \
@@ -71,11 +87,14 @@ static const struct option_spec specs[] = {
 
     HEADING("HTTP"),
     BOOL("allow-http", allow_http, "true", "Serve HTTP."),
-    TEXT("http-address", http_address, "0.0.0.0", "ADDRESS", "Address to listen on."),
+    TEXT(
+        "http-address", http_address, "0.0.0.0", "ADDRESS",
+        "Address to listen on, or several, separated by commas. unix:PATH is a Unix domain socket."),
     NUMBER("http-port", http_port, "8000", 0, 65535, "PORT",
            "Port to listen on; 0 takes a free one and prints it."),
     BOOL("reuse-http-port", reuse_http_port, "false",
          "Share the port with other servers (SO_REUSEPORT); otherwise a taken port is an error."),
+    SSL("http", http_ssl),
     NUMBER("http-thread-count", http_thread_count, "0", 0, 256, "N",
            "Threads that serve connections; 0 chooses by the number of processors."),
     BOOL("http-cancel-on-half-close", http_cancel_on_half_close, "true",
@@ -93,12 +112,17 @@ static const struct option_spec specs[] = {
       "once. HTTP and gRPC are restricted apart." },
 
     HEADING("gRPC"),
-    BOOL("allow-grpc", allow_grpc, "true", "Serve gRPC."),
-    TEXT("grpc-address", grpc_address, "0.0.0.0", "ADDRESS", "Address to listen on."),
+    BOOL(
+        "allow-grpc", allow_grpc, "true",
+        "Serve gRPC, on a port of its own and on the HTTP port for clients that begin with HTTP/2."),
+    TEXT(
+        "grpc-address", grpc_address, "0.0.0.0", "ADDRESS",
+        "Address to listen on, or several, separated by commas. unix:PATH is a Unix domain socket."),
     NUMBER("grpc-port", grpc_port, "8001", 0, 65535, "PORT",
            "Port to listen on; 0 takes a free one and logs it."),
     BOOL("reuse-grpc-port", reuse_grpc_port, "false",
          "Share the port with other servers (SO_REUSEPORT); otherwise a taken port is an error."),
+    SSL("grpc", grpc_ssl),
     NUMBER("grpc-max-message-size", grpc_max_message_size, "2147483647", 1, INT32_MAX, "BYTES",
            "Largest request message."),
     NUMBER("grpc-keepalive-time", grpc_keepalive_time, "7200000", 1, INT32_MAX, "MS",
@@ -336,6 +360,32 @@ static tis_error *set_defaults(struct options *o)
     return NULL;
 }
 
+static tis_error *check_ssl(const char *port, const struct ssl_options *ssl)
+{
+    const char *use = ssl->is_mutual ? "use-ssl-mutual" : "use-ssl";
+    const char *missing = NULL;
+    if (!ssl->is_used)
+        return NULL;
+    if (!ssl->certificate)
+        missing = "server-cert";
+    else if (!ssl->key)
+        missing = "server-key";
+    else if (ssl->is_mutual && !ssl->root)
+        missing = "root-cert";
+    return missing ? INVALID("--%s-%s needs --%s-%s=FILE", port, use, port, missing) : NULL;
+}
+
+/* Some address of the list is one of TCP. */
+static bool has_port(const char *addresses)
+{
+    for (const char *at = addresses; at; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (!socket_is_unix(at))
+            return true;
+    }
+    return false;
+}
+
 static tis_error *check_together(const struct options *o)
 {
     if (strcmp(o->log_format, "default") != 0 && strcmp(o->log_format, "ISO8601") != 0)
@@ -344,9 +394,17 @@ static tis_error *check_together(const struct options *o)
         return NULL;
     if (o->repository_count == 0)
         return INVALID("--model-store must be specified");
-    if (!o->allow_http)
-        return INVALID("At least one of the following options must be true: --allow-http");
-    return NULL;
+    if (!o->allow_http && !o->allow_grpc)
+        return INVALID(
+            "At least one of the following options must be true: --allow-http, --allow-grpc");
+    if (o->allow_http && o->allow_grpc && o->http_port == o->grpc_port && o->http_port != 0 &&
+        has_port(o->http_address) && has_port(o->grpc_address))
+        return INVALID(
+            "The server cannot listen to HTTP requests and gRPC requests at the same port");
+    tis_error *err = o->allow_http ? check_ssl("http", &o->http_ssl) : NULL;
+    if (!err && o->allow_grpc)
+        err = check_ssl("grpc", &o->grpc_ssl);
+    return err;
 }
 
 tis_error *options_parse(int argc, char **argv, struct options *ret_options)
@@ -355,6 +413,8 @@ tis_error *options_parse(int argc, char **argv, struct options *ret_options)
     tis_error *err = set_defaults(&o);
     for (int i = 1; i < argc && !err; i++)
         err = parse_argument(&o, argc, argv, &i);
+    o.http_ssl.is_used |= o.http_ssl.is_mutual;
+    o.grpc_ssl.is_used |= o.grpc_ssl.is_mutual;
     if (!err)
         err = check_together(&o);
     if (err) {

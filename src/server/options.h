@@ -17,6 +17,15 @@
 #include "base/error.h"
 #include "exec/backend.h"
 
+/* TLS of one port. */
+struct ssl_options {
+    bool is_used;
+    bool is_mutual; /* implies is_used */
+    const char *certificate;
+    const char *key;
+    const char *root;
+};
+
 /* Strings point into argv or are literals; lists are malloc'ed. */
 struct options {
     bool help;
@@ -39,6 +48,7 @@ struct options {
     const char *http_address;
     uint64_t http_port;
     bool reuse_http_port;
+    struct ssl_options http_ssl;
     uint64_t http_thread_count; /* 0: as many as useful */
     uint64_t http_max_input_size;
     uint64_t http_max_header_size;
@@ -55,6 +65,7 @@ struct options {
     const char *grpc_address;
     uint64_t grpc_port;
     bool reuse_grpc_port;
+    struct ssl_options grpc_ssl;
     uint64_t grpc_max_message_size;
     uint64_t grpc_keepalive_time; /* these in milliseconds */
     uint64_t grpc_keepalive_timeout;

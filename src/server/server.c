@@ -15,6 +15,12 @@
 #include "http/server.h"
 #include "model/registry.h"
 #include "net/loop.h"
+#include "net/tls.h"
+
+/* For ALPN, in order of preference. A client that can do both gets HTTP/1.1 on the HTTP port: only
+ * gRPC is spoken over HTTP/2 there. */
+#define HTTP_PROTOCOLS "\x08http/1.1\x08http/1.0"
+#define GRPC_PROTOCOLS "\x02h2"
 
 enum {
     LOOPS_MAX = 256,
@@ -40,8 +46,10 @@ struct server {
     struct forward *grpc_forward;
     struct loop *loops[LOOPS_MAX];
     uint32_t loop_count;
-    struct http_server *http;
-    struct grpc_server *grpc; /* NULL: not allowed */
+    struct tls *http_tls;     /* NULL: cleartext */
+    struct tls *grpc_tls;     /* likewise */
+    struct http_server *http; /* NULL: not allowed */
+    struct grpc_server *grpc; /* likewise */
 };
 
 static bool is_directory(const char *path)
@@ -87,13 +95,53 @@ static tis_error *create_loops(struct server *s)
     return NULL;
 }
 
+/* TLS of one port, as its flags say; *ret_tls stays NULL without. */
+static tis_error *create_tls(const struct ssl_options *ssl, bool is_http, const char *protocols,
+                             uint64_t handshake_ns_max, struct tls **ret_tls)
+{
+    if (!ssl->is_used) {
+        if (ssl->certificate || ssl->key || ssl->root)
+            log_warning("--%s-use-ssl is false: the port speaks no TLS, and the files of its "
+                        "certificates are not used",
+                        is_http ? "http" : "grpc");
+        return NULL;
+    }
+    return tls_create(
+        &(struct tls_options){
+            .certificate = { ssl->certificate,
+                             is_http ? "--http-server-cert" : "--grpc-server-cert" },
+            .key = { ssl->key, is_http ? "--http-server-key" : "--grpc-server-key" },
+            .root = { ssl->root, is_http ? "--http-root-cert" : "--grpc-root-cert" },
+            .is_mutual = ssl->is_mutual,
+            .protocols = protocols,
+            .handshake_ns_max = handshake_ns_max,
+        },
+        ret_tls);
+}
+
+/* A connection of the HTTP port that speaks HTTP/2: gRPC. */
+static void http2_begins(struct transport *from, const void *bytes, size_t len, void *arg)
+{
+    struct server *s = arg;
+    grpc_server_adopt_transport(s->grpc, from, bytes, len);
+}
+
+/* After create_grpc(). */
 static tis_error *create_http(struct server *s)
 {
     const struct options *o = s->options;
+    if (!o->allow_http)
+        return NULL;
+    tis_error *err =
+        create_tls(&o->http_ssl, true, s->grpc ? HTTP_PROTOCOLS GRPC_PROTOCOLS : HTTP_PROTOCOLS,
+                   o->http_header_timeout_secs * NS_PER_SEC, &s->http_tls);
+    if (err)
+        return err;
     struct http_server_options http = {
         .address = o->http_address,
         .port = (uint16_t)o->http_port,
         .reuse_port = o->reuse_http_port,
+        .tls = s->http_tls,
         .cancel_on_half_close = o->http_cancel_on_half_close,
         .limits = {
             .head_bytes_max = o->http_max_header_size,
@@ -107,6 +155,8 @@ static tis_error *create_http(struct server *s)
             .connections_max = (uint32_t)o->http_max_connections,
         },
         .budget = &s->budget,
+        .on_http2 = s->grpc ? http2_begins : NULL,
+        .on_http2_arg = s,
     };
     struct http_handler handler = api_http_handler(&s->api);
     return http_server_create(&http, &handler, s->loops, s->loop_count, &s->http);
@@ -132,10 +182,15 @@ static tis_error *create_grpc(struct server *s)
     const struct options *o = s->options;
     if (!o->allow_grpc)
         return NULL;
+    tis_error *err = create_tls(&o->grpc_ssl, false, GRPC_PROTOCOLS,
+                                o->http_header_timeout_secs * NS_PER_SEC, &s->grpc_tls);
+    if (err)
+        return err;
     struct grpc_server_options grpc = {
         .address = o->grpc_address,
         .port = (uint16_t)o->grpc_port,
         .reuse_port = o->reuse_grpc_port,
+        .tls = s->grpc_tls,
         .message_bytes_max = o->grpc_max_message_size,
         .message_bytes_flag = "--grpc-max-message-size",
         .budget_flag = "--max-inflight-bytes",
@@ -217,9 +272,9 @@ tis_error *server_create(const struct options *options, const char *executable,
     if (!err)
         err = create_loops(s);
     if (!err)
-        err = create_http(s);
-    if (!err)
         err = create_grpc(s);
+    if (!err)
+        err = create_http(s);
     if (err) {
         server_destroy(s);
         return err;
@@ -232,9 +287,10 @@ void server_destroy(struct server *s)
 {
     if (!s)
         return;
-    if (s->http)
-        http_server_destroy(s->http);
+    http_server_destroy(s->http); /* it gives connections to gRPC as long as it lives */
     grpc_server_destroy(s->grpc);
+    tls_destroy(s->http_tls);
+    tls_destroy(s->grpc_tls);
     for (uint32_t i = 0; i < s->loop_count; i++)
         loop_stop(s->loops[i]);
     for (uint32_t i = 0; i < s->loop_count; i++)
@@ -255,18 +311,18 @@ tis_error *server_start(struct server *s)
     api_set_state(&s->api, SERVER_INITIALIZING);
     for (uint32_t i = 0; i < s->loop_count && !err; i++)
         err = loop_start(s->loops[i]);
-    if (!err)
-        err = http_server_start(s->http);
-    if (err)
-        return err;
-    if (s->grpc) {
+    if (!err && s->grpc) {
         grpc_server_start(s->grpc);
         log_info("grpc open address=%s port=%u", s->options->grpc_address,
                  grpc_server_port(s->grpc));
     }
-
-    log_info("http open address=%s port=%u threads=%u", s->options->http_address,
-             http_server_port(s->http), s->loop_count);
+    if (!err && s->http)
+        err = http_server_start(s->http);
+    if (err)
+        return err;
+    if (s->http)
+        log_info("http open address=%s port=%u threads=%u", s->options->http_address,
+                 http_server_port(s->http), s->loop_count);
     log_verbose("backends in directory=%s", s->backend_directory);
     err = registry_load_all(s->registry);
     if (err) {
@@ -297,9 +353,31 @@ tis_error *server_set_loaded(struct server *s)
     return err;
 }
 
-uint16_t server_http_port(const struct server *s)
+void server_address(const struct server *s, char *out, size_t out_bytes)
 {
-    return http_server_port(s->http);
+    uint16_t port = s->http ? http_server_port(s->http) : grpc_server_port(s->grpc);
+    if (port)
+        snprintf(out, out_bytes, ":%u", (unsigned)port);
+    else
+        snprintf(out, out_bytes, "%s",
+                 s->http ? s->options->http_address : s->options->grpc_address);
+}
+
+static void reload_tls(struct tls *tls, const char *port)
+{
+    tis_error *err = tls ? tls_reload(tls) : NULL;
+    if (err)
+        log_error("tls reload fails port=%s error=\"%s\"; keeping the certificate in use", port,
+                  error_text(err));
+    else if (tls)
+        log_info("tls reloaded port=%s", port);
+    error_free(err);
+}
+
+void server_reload(struct server *s)
+{
+    reload_tls(s->http_tls, "http");
+    reload_tls(s->grpc_tls, "grpc");
 }
 
 void server_set_exiting_soon(struct server *s)
@@ -315,7 +393,7 @@ bool server_stop(struct server *s, uint64_t deadline_ns)
         uint64_t step_ns = now_ns + NS_PER_SEC < deadline_ns ? now_ns + NS_PER_SEC : deadline_ns;
         if (s->grpc)
             grpc_server_drain(s->grpc, 0); /* both refuse before one is waited for */
-        if (http_server_drain(s->http, step_ns) &&
+        if ((!s->http || http_server_drain(s->http, step_ns)) &&
             (!s->grpc || grpc_server_drain(s->grpc, step_ns)) &&
             registry_stop(s->registry, step_ns))
             return true;

@@ -33,8 +33,12 @@ MUST_USE tis_error *server_start(struct server *s);
  * --exit-on-error says so. */
 MUST_USE tis_error *server_set_loaded(struct server *s);
 
-/* The port that HTTP is served on. */
-uint16_t server_http_port(const struct server *s);
+/* Where HTTP is served, or gRPC when HTTP is not: ":8000", or the address of a Unix domain socket. */
+void server_address(const struct server *s, char *out, size_t out_bytes);
+
+/* Reads the files of certificates again, for connections to come; those that are wrong are logged
+ * and what was read before stays. */
+void server_reload(struct server *s);
 
 /* No longer ready, still serving: before server_stop() in a rolling update. */
 void server_set_exiting_soon(struct server *s);
