@@ -156,6 +156,7 @@ static void call(struct bytes *out, uint32_t id, const char *path)
     bytes_append_str(&block, path);
     bytes_append(&block, "\x0f\x10\x10", 3);
     bytes_append_str(&block, "application/grpc");
+    bytes_append(&block, "\x00\x02te\x08trailers", 12);
     frame(out, NGHTTP2_HEADERS, HEADERS_DONE, id, block.data, block.len);
     bytes_fini(&block);
 }

@@ -158,7 +158,7 @@ static void test_errors(void **state)
         { "--allow-metrics", "no metrics port" },
         { "--allow-metrics=true", "no metrics port" },
         { "--grpc-port=65536", "from 0 to 65535" },
-        { "--allow-http=false", "--allow-http" },
+        { "--allow-http=false --allow-grpc=false", "--allow-http, --allow-grpc" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct options o = { .http_port = 7 };
