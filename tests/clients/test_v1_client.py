@@ -109,11 +109,17 @@ def server(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(params=["http", "grpc"])
+@pytest.fixture(params=["http", "grpc", "stream"])
 def call(request, client, server):
-    protocol = request.param
+    """stream: over gRPC, and inference by StreamInfer."""
+    protocol = "http" if request.param == "http" else "grpc"
     url = server.url if protocol == "http" else server.grpc_url
-    return lambda do, **arguments: client.call(do, url=url, protocol=protocol, **arguments)
+
+    def call(do, **arguments):
+        if do == "infer":
+            arguments["streaming"] = request.param == "stream"
+        return client.call(do, url=url, protocol=protocol, **arguments)
+    return call
 
 
 # ---- Arrays ----

@@ -2,6 +2,7 @@
 not send, and the forms of 0.9. tests/wire/ plays the checks of requests, over HTTP and over this.
 """
 import struct
+import threading
 
 import grpc
 import pytest
@@ -16,6 +17,7 @@ ROWS = struct.pack("<4i", 1, -2, 3, -4)  # two batch entries of two
 def server(tmp_path_factory):
     repository = tmp_path_factory.mktemp("v1")
     add_model(repository, "id", identity("INT32", [2], 8))
+    add_model(repository, "slow", identity("INT32", [2], 8, delay_ms=300))
     add_model(repository, "text", identity("BYTES", [2], 4))
     add_model(repository, "any", identity("FP32", [-1], 4))
     add_model(repository, "zero", identity("INT32", [2], 8, extra="version_policy { all { } }"),
@@ -258,6 +260,89 @@ def test_unknown_rpc(channel):
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
+# ---- StreamInfer ----
+
+def stream(channel, requests, read=V1.InferResponse.FromString):
+    """The call; requests: of either dialect, or bytes."""
+    def write(r):
+        return r if isinstance(r, bytes) else r.SerializeToString()
+    return channel.stream_stream(SERVICE + "StreamInfer", write, read)(
+        iter(requests), timeout=30)
+
+
+def test_stream_in_order(channel):
+    """A slow request before many quick ones: the answers come in the order of the requests, each
+    with its own id and number, and the stream ends with OK."""
+    def requests():
+        yield request("slow", id=1)
+        for i in range(2, 40):
+            yield request(id=i, raw=[struct.pack("<4i", i, i, i, i)])
+
+    responses = list(stream(channel, requests()))
+    assert [r.meta_data.id for r in responses] == list(range(1, 40))
+    assert {outcome(r) for r in responses} == {("SUCCESS", "")}
+    for i, r in enumerate(responses[1:], 2):
+        assert list(r.raw_output) == [struct.pack("<4i", i, i, i, i)]
+    assert len({r.request_status.request_id for r in responses}) == len(responses)
+
+
+def test_stream_answers_before_its_end(channel):
+    """Each answer comes while the client's side is open."""
+    answered = threading.Event()
+
+    def requests():
+        for _ in range(3):
+            answered.clear()
+            yield request()
+            assert answered.wait(30)
+
+    for response in stream(channel, requests()):
+        assert outcome(response) == ("SUCCESS", "")
+        answered.set()
+
+
+def test_stream_errors(channel):
+    """A request that fails, wherever it does, is answered like others; the stream goes on."""
+    bad = [(request("nobody", id=2), "UNAVAILABLE"), (request(raw=[], id=3), "INVALID_ARG"),
+           (b"\xff", "INVALID_ARG"), (b"", "UNAVAILABLE"), (request(batch_size=9), "INVALID_ARG")]
+    good = request(id=1)
+    sent = [good] + [r for pair in ((r, good) for r, _ in bad) for r in pair]
+    responses = list(stream(channel, sent))
+    assert [outcome(r)[0] for r in responses] == \
+        ["SUCCESS"] + [c for pair in ((code, "SUCCESS") for _, code in bad) for c in pair]
+    assert [r.meta_data.id for r in responses[:5]] == [1, 2, 1, 3, 1]
+
+
+def test_stream_dialects_mixed(channel):
+    """Each request is answered in its own dialect."""
+    first, second = stream(channel, [request_v0(), request()], bytes)
+    assert V0.InferResponse.FromString(first).meta_data.output[0].raw.byte_size == 8
+    assert list(V1.InferResponse.FromString(second).meta_data.output[0].raw.dims) == [2]
+
+
+def test_stream_large(channel):
+    """Ten times 8 MiB there and back."""
+    data = [bytes([i]) * (8 << 20) for i in range(10)]
+    sent = (request("any", inputs=[("INPUT0", [2 << 20])], batch_size=1, raw=[d]) for d in data)
+    for want, response in zip(data, stream(channel, sent), strict=True):
+        assert outcome(response) == ("SUCCESS", "") and response.raw_output[0] == want
+
+
+def test_stream_of_nothing(channel):
+    call = stream(channel, [])
+    assert not list(call)
+    assert call.code() == grpc.StatusCode.OK
+
+
+def test_stream_cancelled(channel, server):
+    """The client gives up while a request runs; the next stream is served."""
+    call = stream(channel, [request("slow"), request("slow")])
+    call.cancel()
+    with pytest.raises(grpc.RpcError):
+        next(call)
+    assert [outcome(r) for r in stream(channel, [request()])] == [("SUCCESS", "")]
+
+
 # ---- The other calls ----
 
 def test_health(channel):
@@ -275,7 +360,7 @@ def test_health(channel):
 def test_status(channel):
     everything = call(channel, "Status", V1.StatusRequest(), V1.StatusResponse)
     assert outcome(everything) == ("SUCCESS", "")
-    assert set(everything.server_status.model_status) == {"id", "text", "any", "zero", "labels"}
+    assert set(everything.server_status.model_status) == {"any", "id", "labels", "slow", "text", "zero"}
     one = call(channel, "Status", V1.StatusRequest(model_name="zero"), V1.StatusResponse)
     assert set(one.server_status.model_status["zero"].version_status) == {0, 2}
     assert one.request_status.request_id > everything.request_status.request_id
@@ -300,7 +385,7 @@ def test_repository(channel):
     response = call(channel, "Repository", V1.RepositoryRequest(index=True),
                     V1.RepositoryResponse)
     assert outcome(response) == ("SUCCESS", "")
-    assert [m.name for m in response.index.models] == ["any", "id", "labels", "text", "zero"]
+    assert [m.name for m in response.index.models] == ["any", "id", "labels", "slow", "text", "zero"]
     assert call(channel, "Repository", V1.RepositoryRequest(index=False),
                 V1.RepositoryResponse).WhichOneof("response_type") == "index"
     response = call(channel, "Repository", V1.RepositoryRequest(), V1.RepositoryResponse)

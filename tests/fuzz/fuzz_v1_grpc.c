@@ -1,6 +1,8 @@
 /* Any bytes as the message of the v1 protocol's Infer, for a model with an input of each kind: no
  * crash, no leak, bounded memory; what is accepted is consistent, and its tensors lie in the
- * message. */
+ * message.
+ *
+ * Parses: src/api/v1/infer_wire.c src/proto/wire_read.c */
 #include <stdlib.h>
 
 #include "api/v1/infer.h"

@@ -2,17 +2,21 @@
 
 Each folder below is one server; its cases run against it in the order of their names, every one on
 a connection of its own. A case passes when the server's bytes are the file's, no more and no fewer.
+Then the cases are played to further servers over gRPC (over_grpc.py), and say the same.
 """
+import contextlib
 import pathlib
 import re
 import socket
 import struct
 import sys
 
+import grpc
 import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "clients"))
+from over_grpc import BridgeV1  # noqa: E402
 from server import Server, add_model, config, identity, onnx_models, tensor  # noqa: E402
 
 DEADLINE_S = 30
@@ -75,8 +79,8 @@ def start_server(folder, tmp):
     return server
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
+@contextlib.contextmanager
+def servers_in_turn(tmp_path_factory):
     """Starts a folder's server when its first case asks; the one before has ended by then."""
     running = {}
 
@@ -94,6 +98,25 @@ def servers(tmp_path_factory):
         patch.setenv("TENSORRT_SERVER_VERSION", "0.9.0")
         yield get
         stop()
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    with servers_in_turn(tmp_path_factory) as get:
+        yield get
+
+
+@pytest.fixture(scope="module")
+def bridges(tmp_path_factory):
+    """Servers of their own: the cases of a folder count what was asked before."""
+    channels = {}
+    with servers_in_turn(tmp_path_factory) as get, contextlib.ExitStack() as stack:
+        def bridge(folder):
+            url = get(folder).grpc_url
+            if url not in channels:
+                channels[url] = stack.enter_context(grpc.insecure_channel(url))
+            return BridgeV1(channels[url])
+        yield bridge
 
 
 # ---- Files ----
@@ -182,16 +205,41 @@ def test_every_case_has_its_files():
     assert len(CASES) > 80
     for path in CASES:
         assert path.with_suffix(".response").is_file() and path.parent.name in SERVERS
-    assert {p.with_suffix("") for p in HERE.glob("*/*.response")} == \
-        {p.with_suffix("") for p in CASES}
+    for kind in ("response", "grpc"):
+        assert {p.with_suffix("") for p in HERE.glob(f"*/*.{kind}")} <= \
+            {p.with_suffix("") for p in CASES}
+    assert len(GRPC_CASES) > 80
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_bytes(servers, path):
-    want_head, want_body = read_case(path.with_suffix(".response"))
-    head, body = converse(servers(path.parent.name).port, request_bytes(path))
+def check(path, head, body):
+    want_head, want_body = read_case(path)
     match = re.fullmatch(expression(want_head), head)
     if not match or not re.fullmatch(expression(want_body), body):
         assert shown(head + body) == shown(want_head + want_body)  # pytest shows the difference
     for length in match.groups():
         assert int(length) == len(body)
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_bytes(servers, path):
+    head, body = converse(servers(path.parent.name).port, request_bytes(path))
+    check(path.with_suffix(".response"), head, body)
+
+
+# What HTTP answers without NV-Status is no operation; v1_limits are those of HTTP.
+GRPC_CASES = [path for path in CASES if path.parent.name != "v1_limits" and
+              "\nNV-Status" in path.with_suffix(".response").read_text()]
+# Headers and versions that no message can hold, and forms of the body.
+HTTP_ONLY = {"error_header_bad", "error_header_missing", "error_header_both_dialects",
+             "error_09_version_huge", "infer_chunked_body", "status_json", "status_json_accept",
+             "status_json_accept_format"}
+
+
+@pytest.mark.parametrize("path", GRPC_CASES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_the_same_over_grpc(bridges, path):
+    """NAME.grpc is the answer where gRPC's differs, see README.md."""
+    answer = bridges(path.parent.name).play(request_bytes(path))
+    assert (answer is None) == (path.stem in HTTP_ONLY)
+    if answer:
+        different = path.with_suffix(".grpc")
+        check(different if different.exists() else path.with_suffix(".response"), *answer)

@@ -37,26 +37,6 @@ struct decoder {
     uint32_t raw_count;
 };
 
-static tis_error *bad_message(void)
-{
-    return INVALID("failed to parse the request message");
-}
-
-/* A copy that ends with NUL. */
-static tis_error *get_text(struct decoder *d, const struct wire_field *f, const char *what,
-                           const char **ret_text)
-{
-    if (f->type != WIRE_BYTES)
-        return bad_message();
-    if (f->len > 0 && memchr(f->data, '\0', f->len))
-        return INVALID("the %s holds a NUL character", what);
-    const char *text = arena_strndup(&d->req->arena, f->data, f->len);
-    if (!text)
-        return error_no_memory();
-    *ret_text = text;
-    return NULL;
-}
-
 /* ---- Parameters ---- */
 
 /* An entry of a map<string, InferParameter>. A uint64 comes as an integer with *is_unsigned. */
@@ -70,14 +50,14 @@ static tis_error *get_parameter(struct decoder *d, const struct wire_field *entr
     *ret_is_unsigned = false;
     for (struct wire_field f; !err && wire_next(&w, &f);) {
         if (f.number == 1)
-            err = get_text(d, &f, "name of a parameter", &p->name);
+            err = wire_get_text(&f, "name of a parameter", &d->req->arena, &p->name);
         else if (f.number == 2)
             value = f;
     }
     if (err)
         return err;
     if (w.is_bad || value.type != WIRE_BYTES)
-        return bad_message();
+        return wire_error();
     w = wire_open(value.data, value.len);
     for (struct wire_field f; !err && wire_next(&w, &f);) {
         static const enum wire_type types[] = { 0,          WIRE_VARINT,  WIRE_VARINT,
@@ -85,7 +65,7 @@ static tis_error *get_parameter(struct decoder *d, const struct wire_field *entr
         if (f.number > 5)
             continue;
         if (f.type != types[f.number])
-            return bad_message();
+            return wire_error();
         *ret_is_unsigned = f.number == 5;
         p->value.integer = (int64_t)f.value;
         p->type = TRITONSERVER_PARAMETER_INT;
@@ -94,13 +74,13 @@ static tis_error *get_parameter(struct decoder *d, const struct wire_field *entr
             p->value.boolean = f.value != 0;
         } else if (f.number == 3) {
             p->type = TRITONSERVER_PARAMETER_STRING;
-            err = get_text(d, &f, "value of a parameter", &p->value.string);
+            err = wire_get_text(&f, "value of a parameter", &d->req->arena, &p->value.string);
         } else if (f.number == 4) {
             p->type = TRITONSERVER_PARAMETER_DOUBLE;
             memcpy(&p->value.number, f.data, sizeof(p->value.number));
         }
     }
-    return err ? err : w.is_bad ? bad_message() : NULL;
+    return err ? err : w.is_bad ? wire_error() : NULL;
 }
 
 static tis_error *wrong_type(const char *where, const char *key, const char *expected)
@@ -231,7 +211,7 @@ static tis_error *put_values(const struct tis_input *in, const struct wire_field
     if (in->data_type == TRITONSERVER_TYPE_BYTES) {
         uint32_t len = (uint32_t)f->len;
         if (f->type != WIRE_BYTES || f->len > UINT32_MAX)
-            return bad_message();
+            return wire_error();
         if (*at) {
             memcpy(*at, &len, sizeof(len));
             if (len > 0)
@@ -243,7 +223,7 @@ static tis_error *put_values(const struct tis_input *in, const struct wire_field
     }
     if (is_float(in->data_type)) {
         if (f->type == WIRE_VARINT || f->len % element != 0)
-            return bad_message();
+            return wire_error();
         if (*at && f->len > 0) {
             memcpy(*at, f->data, f->len);
             *at += f->len;
@@ -255,10 +235,10 @@ static tis_error *put_values(const struct tis_input *in, const struct wire_field
     uint64_t value = f->value;
     bool is_packed = f->type == WIRE_BYTES;
     if (!is_packed && f->type != WIRE_VARINT)
-        return bad_message();
+        return wire_error();
     while (!is_packed || packed.at < packed.end) {
         if (is_packed && !wire_varint(&packed, &value))
-            return bad_message();
+            return wire_error();
         if (*at && !put_integer(in->data_type, value, *at))
             return INVALID("'contents' of input '%s': a value is out of the range of %s", in->name,
                            datatype_name(in->data_type));
@@ -287,7 +267,7 @@ static tis_error *walk_contents(const struct tis_input *in, const struct wire_fi
         else
             err = put_values(in, &f, &at, ret_bytes);
     }
-    return err ? err : w.is_bad ? bad_message() : NULL;
+    return err ? err : w.is_bad ? wire_error() : NULL;
 }
 
 static tis_error *decode_contents(struct decoder *d, struct tis_input *in,
@@ -327,10 +307,10 @@ static tis_error *add_dims(int64_t *shape, uint32_t *rank, const struct wire_fie
     if (f->type == WIRE_VARINT)
         return add_dim(shape, rank, f->value);
     struct wire w = wire_open(f->data, f->len);
-    tis_error *err = f->type == WIRE_BYTES ? NULL : bad_message();
+    tis_error *err = f->type == WIRE_BYTES ? NULL : wire_error();
     while (!err && w.at < w.end) {
         uint64_t value;
-        err = wire_varint(&w, &value) ? add_dim(shape, rank, value) : bad_message();
+        err = wire_varint(&w, &value) ? add_dim(shape, rank, value) : wire_error();
     }
     return err;
 }
@@ -360,16 +340,16 @@ static tis_error *read_input(struct decoder *d, const struct wire_field *field,
                              struct input_fields *ret)
 {
     struct wire w = wire_open(field->data, field->len);
-    tis_error *err = field->type == WIRE_BYTES ? NULL : bad_message();
+    tis_error *err = field->type == WIRE_BYTES ? NULL : wire_error();
     ret->name = "";
     ret->type = (struct wire_field){ .type = WIRE_BYTES, .data = "" };
     ret->rank = 0;
     ret->has_contents = false;
     for (struct wire_field f; !err && wire_next(&w, &f);) {
         if ((f.number == 2 || f.number == 4 || f.number == 5) && f.type != WIRE_BYTES)
-            return bad_message();
+            return wire_error();
         if (f.number == 1) {
-            err = get_text(d, &f, "name of an input", &ret->name);
+            err = wire_get_text(&f, "name of an input", &d->req->arena, &ret->name);
         } else if (f.number == 2) {
             ret->type = f;
         } else if (f.number == 3) {
@@ -381,7 +361,7 @@ static tis_error *read_input(struct decoder *d, const struct wire_field *field,
             ret->has_contents = true;
         }
     }
-    return err ? err : w.is_bad ? bad_message() : NULL;
+    return err ? err : w.is_bad ? wire_error() : NULL;
 }
 
 static tis_error *no_data(const struct decoder *d, const char *input)
@@ -454,16 +434,16 @@ static tis_error *decode_output(struct decoder *d, const struct wire_field *fiel
                                 struct wanted_output *w)
 {
     struct wire in = wire_open(field->data, field->len);
-    tis_error *err = field->type == WIRE_BYTES ? NULL : bad_message();
+    tis_error *err = field->type == WIRE_BYTES ? NULL : wire_error();
     *w = (struct wanted_output){ .name = "", .is_binary = true };
     for (struct wire_field f; !err && wire_next(&in, &f);) {
         struct tis_parameter p;
         bool is_unsigned;
         if (f.number == 1)
-            err = get_text(d, &f, "name of an output", &w->name);
+            err = wire_get_text(&f, "name of an output", &d->req->arena, &w->name);
         if (f.number != 2)
             continue;
-        err = f.type == WIRE_BYTES ? refuse_shared_memory(d, &f) : bad_message();
+        err = f.type == WIRE_BYTES ? refuse_shared_memory(d, &f) : wire_error();
         if (!err)
             err = get_parameter(d, &f, &p, &is_unsigned);
         if (!err && strcmp(p.name, "classification") == 0) {
@@ -473,7 +453,7 @@ static tis_error *decode_output(struct decoder *d, const struct wire_field *fiel
         }
     }
     if (!err && in.is_bad)
-        err = bad_message();
+        err = wire_error();
     if (!err && config_find_output(d->config, w->name, strlen(w->name)) < 0)
         err = reason_error(REASON_OUTPUT_UNKNOWN, d->call->target->model_name, w->name);
     return err;
@@ -510,16 +490,16 @@ tis_error *v2_rpc_decode(struct call *call)
     call->binary_default = true;
     for (struct wire_field f; !err && wire_next(&w, &f);) {
         if (f.number == REQUEST_ID)
-            err = get_text(&d, &f, "id of the request", &d.req->id);
+            err = wire_get_text(&f, "id of the request", &d.req->arena, &d.req->id);
         else if (f.number >= REQUEST_PARAMETERS && f.number <= REQUEST_RAW && f.type != WIRE_BYTES)
-            err = bad_message();
+            err = wire_error();
         d.parameter_count += f.number == REQUEST_PARAMETERS;
         d.input_count += f.number == REQUEST_INPUTS;
         d.output_count += f.number == REQUEST_OUTPUTS;
         d.raw_count += f.number == REQUEST_RAW;
     }
     if (!err && w.is_bad)
-        err = bad_message();
+        err = wire_error();
     if (!err)
         err = decode_parameters(&d);
     if (!err)

@@ -52,10 +52,7 @@ static void respond_message(struct call *call, tis_error *err, const ProtobufCMe
         v2_rpc_fail(call, err);
         return;
     }
-    size_t len = protobuf_c_message_get_packed_size(m);
-    char *at = bytes_reserve(&call->out, len);
-    if (at)
-        call->out.len += protobuf_c_message_pack(m, (uint8_t *)at);
+    message_append(&call->out, m);
     v2_rpc_respond(call);
 }
 
@@ -71,7 +68,7 @@ tis_error *v2_rpc_read_target(struct call *call)
             call->version = (struct part){ f.data, f.len };
     }
     if (w.is_bad)
-        return error_new(TRITONSERVER_ERROR_INVALID_ARG, "failed to parse the request message");
+        return wire_error();
     return NULL;
 }
 
@@ -425,8 +422,7 @@ void v2_rpc_repository_index(struct call *call)
     }
     arena_init(&a, first, sizeof(first), ARENA_BYTES_MAX);
     tis_error *err =
-        w.is_bad ? error_new(TRITONSERVER_ERROR_INVALID_ARG, "failed to parse the request message")
-                 : registry_info(call->api->registry, NULL, 0, &models, &count);
+        w.is_bad ? wire_error() : registry_info(call->api->registry, NULL, 0, &models, &count);
     if (!err)
         err = add_entries(models, count, only_ready, &a, &m);
     respond_message(call, err, &m.base);
