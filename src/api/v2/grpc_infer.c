@@ -9,6 +9,7 @@
 #include "infer/datatype.h"
 #include "infer/reason.h"
 #include "infer/shape.h"
+#include "proto/message.h"
 #include "proto/wire.h"
 
 enum {
@@ -50,6 +51,8 @@ static tis_error *get_text(struct decoder *d, const struct wire_field *f, const 
         return bad_message();
     if (f->len > 0 && memchr(f->data, '\0', f->len))
         return INVALID("the %s holds a NUL character", what);
+    if (!utf8_is_valid(f->data, f->len)) /* a string of proto3 is */
+        return INVALID("the %s is not valid UTF-8", what);
     const char *text = arena_strndup(&d->req->arena, f->data, f->len);
     if (!text)
         return error_no_memory();
