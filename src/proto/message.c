@@ -469,8 +469,23 @@ size_t utf8_sequence(const char *s, size_t len)
     return 4;
 }
 
+/* Most texts are ASCII: eight bytes at a time. */
+static size_t ascii_bytes(const char *s, size_t len)
+{
+    size_t n = 0;
+    for (uint64_t word; n + sizeof(word) <= len; n += sizeof(word)) {
+        memcpy(&word, s + n, sizeof(word));
+        if (word & UINT64_C(0x8080808080808080))
+            break;
+    }
+    return n;
+}
+
 bool utf8_is_valid(const char *s, size_t len)
 {
+    size_t ascii = ascii_bytes(s, len);
+    s += ascii;
+    len -= ascii;
     while (len) {
         size_t n = utf8_sequence(s, len);
         if (n == 0)

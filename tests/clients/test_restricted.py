@@ -42,6 +42,7 @@ V1 = [
     ("POST", "/api/modelcontrol/unload/copy", ["model-repository"]),
     ("POST", "/api/infer/copy", ["inference"]),
 ]
+V1_RPC = "/nvidia.inferenceserver.GRPCService/"
 V2 = "/inference.GRPCInferenceService/"
 GRPC = [
     (V2 + "ServerLive", "health"),
@@ -64,6 +65,13 @@ GRPC = [
     (V2 + "CudaSharedMemoryUnregister", "shared-memory"),
     (V2 + "TraceSetting", "trace"),
     (V2 + "LogSettings", "logging"),
+    (V1_RPC + "Health", "health"),
+    (V1_RPC + "Profile", "trace"),
+    (V1_RPC + "Infer", "inference"),
+    (V1_RPC + "StreamInfer", "inference"),
+    (V1_RPC + "ModelControl", "model-repository"),
+    (V1_RPC + "SharedMemoryControl", "shared-memory"),
+    (V1_RPC + "Repository", "model-repository"),
     ("/grpc.health.v1.Health/Check", "health"),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "metadata"),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "metadata"),
@@ -159,6 +167,16 @@ def test_grpc(server, path, category):
         assert fails(channel, path, ((PREFIX + name, value),)) != refused
 
 
+def test_grpc_v1_status(server):
+    """As over HTTP, it needs the keys of all that it shows."""
+    metadata = ()
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        for category in ("metadata", "model-config", "statistics"):
+            assert f"'{PREFIX}key-{category}'" in fails(channel, V1_RPC + "Status", metadata)[1]
+            metadata += ((f"{PREFIX}key-{category}", f"value of {category}"),)
+        assert fails(channel, V1_RPC + "Status", metadata) is None
+
+
 def test_every_method(server):
     """The list above is complete: the server describes no other method that exists here."""
     key = (PREFIX + "key-metadata", "value of metadata")
@@ -171,7 +189,7 @@ def test_every_method(server):
         channel = grpc.intercept_channel(plain, AddKey())
         database = ProtoReflectionDescriptorDatabase(channel)
         pool = descriptor_pool.DescriptorPool(database)
-        known = {path for path, _ in GRPC}
+        known = {path for path, _ in GRPC} | {V1_RPC + "Status"}
         for service in database.get_services():
             for method in pool.FindServiceByName(service).methods:
                 path = f"/{service}/{method.name}"

@@ -232,6 +232,28 @@ def test_error(channel, message, code, text):
     fails(channel, "ModelInfer", message, code, text)
 
 
+@pytest.mark.parametrize("place", ["model", "version", "id", "input", "output", "key", "string",
+                                   "output key"])
+def test_not_utf8(channel, place):
+    """Strings of proto3 are UTF-8; what is not is refused wherever it stands, not passed on."""
+    def text(name, usual):
+        return "@@@@" if name == place else usual
+
+    r = request(text("model", "labels"), (text("input", "INPUT0"), "FP32", [1, 4], None),
+                raw=[bytes(16)], model_version=text("version", ""), id=text("id", "7"))
+    r.parameters[text("key", "k")].string_param = text("string", "v")
+    output = r.outputs.add(name=text("output", "OUTPUT0"))
+    output.parameters[text("output key", "classification")].int64_param = 1
+    message = r.SerializeToString()
+    assert message.count(b"@@@@") == 1
+    for bad in (b"a\xffbc", b"\xc0\x80ab", b"\xed\xa0\x80a", b"\xf5\x80\x80\x80", b"abc\xc3"):
+        fails(channel, "ModelInfer", message.replace(b"@@@@", bad), CODE.INVALID_ARGUMENT,
+              "failed to parse" if place in ("model", "version") else "is not valid UTF-8")
+    if place == "id":
+        good = call(channel, "ModelInfer", message.replace(b"@@@@", "ßab".encode()))
+        assert pb.ModelInferResponse.FromString(good).id == "ßab"
+
+
 def test_statuses_of_grpc(channel, v2):
     """Unknown methods, messages that are too large or compressed."""
     fails(channel, "Nothing", b"", CODE.UNIMPLEMENTED, "")
@@ -319,6 +341,11 @@ def test_statistics(client, channel):
     assert len(client.get_inference_statistics().model_stats) > 10
     fails(channel, "ModelStatistics", pb.ModelStatisticsRequest(name="nope"),
           CODE.INVALID_ARGUMENT, "requested model 'nope' is not available")
+
+
+def test_index_of_repository(channel):
+    fails(channel, "RepositoryIndex", pb.RepositoryIndexRequest(repository_name="x"),
+          CODE.UNIMPLEMENTED, "'repository_name' specification is not supported")
 
 
 def test_index(client, v2):

@@ -9,6 +9,7 @@
 #include "infer/datatype.h"
 #include "infer/reason.h"
 #include "infer/shape.h"
+#include "proto/message.h"
 #include "proto/wire.h"
 
 enum {

@@ -61,13 +61,14 @@ static void respond_message(struct call *call, tis_error *err, const ProtobufCMe
 tis_error *v2_rpc_read_target(struct call *call)
 {
     struct wire w = wire_open(call->message, call->message_len);
+    bool is_text = true;
     for (struct wire_field f; wire_next(&w, &f);) {
-        if (f.type == WIRE_BYTES && f.number == 1)
-            call->model = (struct part){ f.data, f.len };
-        else if (f.type == WIRE_BYTES && f.number == 2)
-            call->version = (struct part){ f.data, f.len };
+        if (f.number > 2 || f.type != WIRE_BYTES)
+            continue;
+        is_text &= utf8_is_valid(f.data, f.len);
+        *(f.number == 1 ? &call->model : &call->version) = (struct part){ f.data, f.len };
     }
-    if (w.is_bad)
+    if (w.is_bad || !is_text)
         return wire_error();
     return NULL;
 }
@@ -414,15 +415,24 @@ void v2_rpc_repository_index(struct call *call)
     bool only_ready = false;
     struct model_info *models = NULL;
     uint32_t count = 0;
+    bool has_repository = false;
     Inference__RepositoryIndexResponse m = INFERENCE__REPOSITORY_INDEX_RESPONSE__INIT;
     struct wire w = wire_open(call->message, call->message_len);
     for (struct wire_field f; wire_next(&w, &f);) {
         if (f.number == 2 && f.type == WIRE_VARINT)
             only_ready = f.value != 0;
+        else if (f.number == 1)
+            has_repository = f.len > 0;
     }
     arena_init(&a, first, sizeof(first), ARENA_BYTES_MAX);
-    tis_error *err =
-        w.is_bad ? wire_error() : registry_info(call->api->registry, NULL, 0, &models, &count);
+    tis_error *err = NULL;
+    if (w.is_bad)
+        err = wire_error();
+    else if (has_repository)
+        err = error_new(TRITONSERVER_ERROR_UNSUPPORTED,
+                        "'repository_name' specification is not supported");
+    if (!err)
+        err = registry_info(call->api->registry, NULL, 0, &models, &count);
     if (!err)
         err = add_entries(models, count, only_ready, &a, &m);
     respond_message(call, err, &m.base);

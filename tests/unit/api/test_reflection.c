@@ -94,6 +94,7 @@ static void test_answers(void **state)
         { FILE_BY_SYMBOL, "inference.ModelConfig", CONFIG },
         { FILE_BY_SYMBOL, "inference.TYPE_FP32", CONFIG },
         { FILE_BY_SYMBOL, "inference.DataType", CONFIG },
+        { FILE_BY_SYMBOL, "nvidia.inferenceserver.ModelConfig", "v1/model_config.proto;" },
         { FILE_BY_SYMBOL, "inference.ModelConfi",
           "error 5: symbol not found: inference.ModelConfi" },
         { FILE_BY_SYMBOL, "inference.DataType.TYPE_FP32.x",
@@ -131,6 +132,7 @@ static void test_services(void **state)
         "grpc.reflection.v1.ServerReflection;",
         "grpc.reflection.v1alpha.ServerReflection;",
         "inference.GRPCInferenceService;",
+        "nvidia.inferenceserver.GRPCService;",
     };
     struct bytes request = { 0 }, answer = { 0 };
     (void)state;

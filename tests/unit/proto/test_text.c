@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/attr.h"
+#include "proto/message.h"
 #include "proto/model_config.pb-c.h"
 #include "proto/text.h"
 #include "proto/v0/api.pb-c.h"
@@ -294,12 +295,48 @@ static void test_numbers(void **state)
     }
 }
 
+/* One byte or sequence at every place of texts of every length around a word. */
+static void test_utf8(void **state)
+{
+    static const struct {
+        const char *text;
+        bool is_valid;
+    } cases[] = {
+        { "\x7f", true },
+        { "\xc2\x80", true },
+        { "\xe0\xa0\x80", true },
+        { "\xf4\x8f\xbf\xbf", true },
+        { "\x80", false },
+        { "\xff", false },
+        { "\xc1\xbf", false },
+        { "\xc3", false },
+        { "\xe0\x9f\xbf", false },
+        { "\xed\xa0\x80", false },
+        { "\xf4\x90\x80\x80", false },
+        { "\xf0\x80\x80\x80", false },
+    };
+    char text[32];
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        size_t len = strlen(cases[i].text);
+        for (size_t before = 0; before < 18; before++) {
+            for (size_t after = 0; after < 10; after++) {
+                memset(text, 'a', sizeof(text));
+                memcpy(text + before, cases[i].text, len);
+                assert_int_equal(utf8_is_valid(text, before + len + after), cases[i].is_valid);
+            }
+        }
+    }
+    assert_true(utf8_is_valid("", 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_bounds),   cmocka_unit_test(test_v1_forms),
-        cmocka_unit_test(test_lines),    cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_utf8),     cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_v1_forms), cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
