@@ -15,13 +15,16 @@
 
 #include "grpc/conn.h"
 
-#define NV(name_text, value_text, value_bytes)                                                  \
+#define NV_FLAGS(name_text, value_text, value_bytes, flag_bits)                                 \
     {                                                                                           \
         .name = (uint8_t *)(uintptr_t)(name_text), .value = (uint8_t *)(uintptr_t)(value_text), \
-        .namelen = sizeof(name_text) - 1, .valuelen = (value_bytes),                            \
-        .flags = NGHTTP2_NV_FLAG_NO_COPY_NAME,                                                  \
+        .namelen = sizeof(name_text) - 1, .valuelen = (value_bytes), .flags = (flag_bits),      \
     }
-#define NV_CONST(name_text, value_text) NV(name_text, value_text, sizeof(value_text) - 1)
+#define NV(name_text, value_text, value_bytes) \
+    NV_FLAGS(name_text, value_text, value_bytes, NGHTTP2_NV_FLAG_NO_COPY_NAME)
+#define NV_CONST(name_text, value_text)                     \
+    NV_FLAGS(name_text, value_text, sizeof(value_text) - 1, \
+             NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE)
 
 static struct stream *stream_of(struct grpc_exchange *ex)
 {

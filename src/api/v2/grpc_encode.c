@@ -67,14 +67,23 @@ static bool is_wanted(const struct call *call, const struct tis_output *o)
     return call->wanted_count == 0 || call_wanted(call, o->name);
 }
 
+/* As text. */
+static void append_number(struct bytes *out, uint32_t field, int64_t value)
+{
+    wire_append_head(out, field, 0);
+    size_t begin = out->len;
+    bytes_append_i64(out, value);
+    if (!out->failed)
+        out->data[begin - 1] = (char)(out->len - begin); /* at most 20: one byte, as that of 0 */
+}
+
 /* r: NULL for a message that only marks the end. */
 static void append_head(const struct call *call, const struct tis_response *r, bool is_final,
                         struct bytes *out)
 {
     struct bytes scratch = { 0 };
     wire_append_bytes(out, 1, call->target->model_name, strlen(call->target->model_name));
-    bytes_append_i64(&scratch, call->target->number);
-    wire_append_bytes(out, 2, scratch.data, scratch.len);
+    append_number(out, 2, call->target->number);
     if (call->request->id[0])
         wire_append_bytes(out, 3, call->request->id, strlen(call->request->id));
     if (call->stream) {

@@ -541,6 +541,8 @@ static void decoded(struct call *call, tis_error *err)
 static bool is_long(const struct call *call)
 {
     size_t bytes = 0;
+    if (call->message_len <= V2_JSON_INLINE_BYTES_MAX)
+        return false;
     struct wire w = wire_open(call->message, call->message_len);
     for (struct wire_field f; wire_next(&w, &f);)
         bytes += f.number == REQUEST_RAW ? 0 : f.len;

@@ -147,7 +147,7 @@ static void begin(struct bytes *out)
     frame(out, NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0, NULL, 0); /* of ours, sent when adopted */
 }
 
-/* POST, http, an authority, the path and the content type; nothing for the dynamic table. */
+/* POST, http, an authority, the path, content type and te; nothing for the dynamic table. */
 static void call(struct bytes *out, uint32_t id, const char *path)
 {
     struct bytes block = { 0 };
@@ -156,7 +156,7 @@ static void call(struct bytes *out, uint32_t id, const char *path)
     bytes_append_str(&block, path);
     bytes_append(&block, "\x0f\x10\x10", 3);
     bytes_append_str(&block, "application/grpc");
-    bytes_append(&block, "\x00\x02te\x08trailers", 12);
+    bytes_append(&block, "\0\x02te\x08trailers", 13);
     frame(out, NGHTTP2_HEADERS, HEADERS_DONE, id, block.data, block.len);
     bytes_fini(&block);
 }
