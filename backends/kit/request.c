@@ -29,9 +29,8 @@ static struct full_times complete_times(const struct kit_times *times)
     };
 }
 
-static void report_and_release(TRITONBACKEND_Request *request,
-                               TRITONBACKEND_ModelInstance *instance, const struct kit_times *times,
-                               bool success)
+void kit_request_release(TRITONBACKEND_Request *request, TRITONBACKEND_ModelInstance *instance,
+                         const struct kit_times *times, bool success)
 {
     struct full_times t = complete_times(times);
 
@@ -53,7 +52,7 @@ bool kit_request_open(TRITONBACKEND_Request *request, TRITONBACKEND_ModelInstanc
         /* Without a response there is nothing to answer with: the server sees the
          * release of an unanswered request. */
         KIT_LOG_ERROR(err, "making a response");
-        report_and_release(request, instance, times, false);
+        kit_request_release(request, instance, times, false);
         return false;
     }
     *ret_request = (struct kit_request){ .request = request, .response = response };
@@ -69,7 +68,7 @@ void kit_request_finish(struct kit_request *request, TRITONBACKEND_ModelInstance
     KIT_LOG_ERROR(
         TRITONBACKEND_ResponseSend(request->response, TRITONSERVER_RESPONSE_COMPLETE_FINAL, error),
         "sending a response");
-    report_and_release(request->request, instance, times, !error);
+    kit_request_release(request->request, instance, times, !error);
     if (error)
         TRITONSERVER_ErrorDelete(error);
     *request = (struct kit_request){ 0 };

@@ -37,6 +37,11 @@ bool kit_request_open(TRITONBACKEND_Request *request, TRITONBACKEND_ModelInstanc
 void kit_request_finish(struct kit_request *request, TRITONBACKEND_ModelInstance *instance,
                         const struct kit_times *times, TRITONSERVER_Error *error);
 
+/* Reports and releases a request that kit_request_open() was not called for: its responses come from
+ * a response factory, before or after this. */
+void kit_request_release(TRITONBACKEND_Request *request, TRITONBACKEND_ModelInstance *instance,
+                         const struct kit_times *times, bool success);
+
 /* Reports one run of the engine over batch_size elements. */
 void kit_batch_report(TRITONBACKEND_ModelInstance *instance, uint64_t batch_size,
                       const struct kit_times *times);

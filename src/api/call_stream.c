@@ -23,7 +23,7 @@ struct call_stream {
     /* loop thread only */
     struct grpc_exchange *ex; /* NULL: ended */
     struct list calls;        /* not ended */
-    struct list order;        /* of these, in_order: not answered, oldest first */
+    struct list order;        /* of these: one answer and not sent, oldest first */
     struct call *incoming;    /* its message is arriving */
     bool is_half_closed;
     bool is_draining;
@@ -147,12 +147,23 @@ static void reply_send(struct call_stream *stream, struct reply *r)
         grpc_send(stream->ex, &r->message);
 }
 
-/* In order: sends what the oldest calls have ready. */
+/* Answers come in the order of their requests. A decoupled model's, of which there may be any number,
+ * wait for no other and keep none waiting. */
+static bool is_ordered(const struct call *call)
+{
+    return !call->carrier->many_responses || !call->target || !call->target->config->decoupled;
+}
+
+/* Sends what the oldest calls have ready. */
 static void send_ready(struct call_stream *stream)
 {
     while (!list_is_empty(&stream->order) && !stream->is_over) {
         struct call *call = LIST_ENTRY(stream->order.next, struct call, in_order);
         struct reply *r = call->waiting;
+        if (!is_ordered(call)) {
+            list_remove(&call->in_order);
+            continue;
+        }
         if (!r)
             return;
         call->waiting = NULL;
@@ -197,7 +208,7 @@ static void stream_reply(struct call *call, const struct iovec *parts, uint32_t 
     call->out = out;
     r->response = call->response;
     call->response = NULL;
-    if (!stream->dialect->in_order) {
+    if (!is_ordered(call)) {
         reply_send(stream, r);
         return;
     }
@@ -226,10 +237,10 @@ static void response_arrived(struct loop_message *m)
 {
     struct reply *r = CONTAINER_OF(m, struct reply, arrived);
     struct call *call = r->call;
-    bool is_late = !call->carrier->many_responses && call->answer_count > 0;
+    bool is_late = is_ordered(call) && call->answer_count > 0;
     if (is_late)
-        log_warning("model %s sent more than one response to a request of a protocol that carries "
-                    "one; dropped",
+        log_warning("model %s is not decoupled and sent more than one response to a request; "
+                    "dropped",
                     call->target->model_name);
     call->reply_count++;
     call->answer_count++;
@@ -237,7 +248,7 @@ static void response_arrived(struct loop_message *m)
         call->response = r->response;
         r->response = NULL;
         call->reply = r;
-        call->is_final = r->flags & TRITONSERVER_RESPONSE_COMPLETE_FINAL;
+        call->is_final = is_ordered(call) || r->flags & TRITONSERVER_RESPONSE_COMPLETE_FINAL;
         call->has_final |= call->is_final;
         call_answer(call);
         if (call->reply != r)
@@ -370,8 +381,7 @@ void call_stream_request(struct call_stream *stream)
     call->start_ns = ex->recv_start_ns;
     call->recv_end_ns = ex->recv_end_ns;
     list_append(&stream->calls, &call->in_stream);
-    if (stream->dialect->in_order)
-        list_append(&stream->order, &call->in_order);
+    list_append(&stream->order, &call->in_order);
     stream->dialect->handle(call);
     call->is_held = false;
     call_settle(call);

@@ -1,7 +1,8 @@
 /* api/call_stream.h - a stream of calls over one gRPC exchange.
  *
  * Each message of the client is a call of its own (api/call.h); many run at the same time, and each
- * is answered by any number of messages. The stream ends with OK when the client has ended its side
+ * is answered by one message, in their order, or by any number, at any time, when its model is
+ * decoupled. The stream ends with OK when the client has ended its side
  * and every call its answers; with an error when a call fails it (call_fail), when the client goes,
  * its deadline passes, or the server drains and nothing runs.
  *
@@ -19,7 +20,7 @@
 struct stream_dialect {
     /* One message, in call->message: calls call_infer(), or answers. */
     void (*handle)(struct call *call);
-    bool in_order; /* one answer for each message, in the messages' order */
+    bool in_order; /* each message has one answer; else those to decoupled models have any number */
 };
 
 struct call_stream;

@@ -40,8 +40,9 @@ def missing():
 needs_python_backend = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
 
-def make_backends(folder):
-    """A backend directory: the wheel's python, and ours as links."""
+def make_backends(folder, ours=None):
+    """A backend directory: the wheel's python, and as links those in the directory `ours`."""
+    ours = ours or pathlib.Path(executable()).parent / "backends"
     python = folder / "python"
     python.mkdir(parents=True)
     for file in (WHEEL / "backends/python/libtriton_python.so",
@@ -49,8 +50,8 @@ def make_backends(folder):
         shutil.copy(file, python)
     for package in ("numpy", "numpy.libs"):
         (python / package).symlink_to(PACKAGES / package)
-    for ours in ("identity", "onnxruntime"):
-        (folder / ours).symlink_to(pathlib.Path(executable()).parent / "backends" / ours)
+    for name in ("identity", "onnxruntime", "repeat"):
+        (folder / name).symlink_to(ours / name)
     return folder
 
 

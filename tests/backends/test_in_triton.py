@@ -4,36 +4,29 @@ Starts NVIDIA's tritonserver (from the nvidia-pytriton wheel) with the identity
 and onnxruntime files of the build and asks it for real inferences. This shows
 that the files keep to the interface, not just to our own server's idea of it.
 
-Skipped when the wheel or the backends are missing. Paths, and the variables that
-replace them:
-  TIS_VENV_TRITON   third_party/fetched/venv-triton
-  TIS_BUILD         build
+Skipped when the wheel or the backends are missing; tests/clients/triton.py holds the server.
+repeat is tried there by tests/clients/test_v2_stream.py.
   TIS_ORT           third_party/fetched/onnxruntime/libonnxruntime.so.1.28.0
 """
 import concurrent.futures
 import os
 import pathlib
-import shutil
-import socket
-import subprocess
 import sys
 import time
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-VENV = pathlib.Path(os.environ.get("TIS_VENV_TRITON", ROOT / "third_party/fetched/venv-triton"))
-BACKENDS = pathlib.Path(os.environ.get("TIS_BUILD", ROOT / "build")) / "backends"
 ORT = pathlib.Path(os.environ.get(
     "TIS_ORT", ROOT / "third_party/fetched/onnxruntime/libonnxruntime.so.1.28.0"))
 SILERO = ROOT / "third_party/fetched/silero_vad/silero_vad.onnx"
-START_SECONDS_MAX = 60
 
 np = pytest.importorskip("numpy")
 http = pytest.importorskip("tritonclient.http")
 client_utils = pytest.importorskip("tritonclient.utils")
-sys.path.insert(0, str(ROOT / "tests/data"))
+sys.path[:0] = [str(ROOT / "tests/data"), str(ROOT / "tests/clients")]
 import onnx_models  # noqa: E402
+import triton  # noqa: E402
 
 
 def bf16_dtype():
@@ -165,71 +158,18 @@ def write_models(folder):
 
 # ---- The server ----
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def wait_until_live(process, address, log):
-    """Returns when the server answers; fails when it ends or takes too long."""
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while time.monotonic() < deadline:
-        try:
-            process.wait(timeout=0.05)
-            break
-        except subprocess.TimeoutExpired:
-            pass
-        try:
-            with http.InferenceServerClient(address) as client:
-                if client.is_server_live():
-                    return
-        except OSError:
-            pass  # not listening yet
-    raise AssertionError(f"tritonserver did not come up:\n{log.read_text()[-6000:]}")
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The address of a running tritonserver with all models."""
-    packages = list(VENV.glob("lib/python3*/site-packages"))
-    binary = packages and packages[0] / "pytriton/tritonserver/bin/tritonserver"
-    if not binary or not binary.exists():
-        pytest.skip(f"no tritonserver in {VENV}: pip install --no-deps nvidia-pytriton==0.7.0")
-    for path in (BACKENDS / "identity/libtriton_identity.so",
-                 BACKENDS / "onnxruntime/libtriton_onnxruntime.so", ORT):
-        if not path.exists():
-            pytest.skip(f"no {path}: build first")
-
+    reason = triton.missing("identity", "onnxruntime") or ("" if ORT.exists() else f"no {ORT}")
+    if reason:
+        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("triton")
     write_models(folder / "models")
-    for name in ("identity", "onnxruntime"):
-        (folder / "backends" / name).mkdir(parents=True)
-        shutil.copy(BACKENDS / name / f"libtriton_{name}.so", folder / "backends" / name)
-    port, = free_ports(1)
-    log = folder / "log"
-    with log.open("wb") as log_file:
-        process = subprocess.Popen(
-            [binary, f"--model-repository={folder}/models",
-             f"--backend-directory={folder}/backends",
-             f"--backend-config=onnxruntime,library={ORT}", "--exit-on-error=false",
-             "--strict-readiness=false", "--allow-gpu-metrics=false", "--allow-grpc=false",
-             "--allow-metrics=false", "--http-address=127.0.0.1", f"--http-port={port}",
-             "--http-thread-count=16"],
-            env={**os.environ, "LD_LIBRARY_PATH": str(packages[0] / "nvidia_pytriton.libs")},
-            stdout=log_file, stderr=subprocess.STDOUT)
-    try:
-        wait_until_live(process, f"127.0.0.1:{port}", log)
-        yield f"127.0.0.1:{port}"
-        process.terminate()
-        assert process.wait(timeout=40) == 0, log.read_text()[-6000:]
-    finally:
-        process.kill()
-        process.wait()
+    backends = triton.add_backends(folder / "backends", "identity", "onnxruntime")
+    with triton.Triton(folder / "models", backends, folder,
+                       f"--backend-config=onnxruntime,library={ORT}", "--allow-grpc=false") as one:
+        yield one.url
 
 
 @pytest.fixture(scope="module")

@@ -59,9 +59,50 @@ def free_port():
         return s.getsockname()[1]
 
 
+# ---- Plain requests ----
+
+class HttpClient:
+    """Plain requests to 127.0.0.1:self.port."""
+
+    @property
+    def url(self):
+        return f"127.0.0.1:{self.port}"
+
+    def request(self, method, path, body=b"", headers=None, seconds=30):
+        with connect(self.port, seconds) as s:
+            s.sendall(message(method, path, body, headers))
+            return read_answer(s, method)
+
+    def get(self, path):
+        return self.request("GET", path)
+
+    def post(self, path, body, headers=None):
+        """`body` may be bytes, or an object that is sent as JSON."""
+        return self.request("POST", path, to_bytes(body), headers)
+
+    def infer(self, model, body, headers=None):
+        return self.post(f"/v2/models/{model}/infer", body, headers)
+
+    def statistics(self, model):
+        answer = self.get(f"/v2/models/{model}/stats")
+        assert answer.status == 200, answer
+        return answer.json()["model_stats"][0]
+
+    def is_live(self):
+        return self.get("/v2/health/live").status == 200
+
+    def is_ready(self):
+        return self.get("/v2/health/ready").status == 200
+
+    def index(self, body=b""):
+        answer = self.post("/v2/repository/index", body)
+        assert answer.status == 200, answer
+        return answer.json()
+
+
 # ---- The server ----
 
-class Server:
+class Server(HttpClient):
     """One server. Use it in a `with` block, or end it with stop(); both check how it ended.
 
     The port is the one of the line on stdout; give `port` to talk to it before that line. `env`
@@ -128,10 +169,6 @@ class Server:
     def grpc_url(self):
         return "127.0.0.1:" + self.wait_log("grpc open").rpartition("port=")[2]
 
-    @property
-    def url(self):
-        return f"127.0.0.1:{self.port}"
-
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
 
@@ -169,39 +206,6 @@ class Server:
             self.kill()
         elif self.process.poll() is None:
             self.stop()
-
-    # ---- Plain requests ----
-
-    def request(self, method, path, body=b"", headers=None, seconds=30):
-        with connect(self.port, seconds) as s:
-            s.sendall(message(method, path, body, headers))
-            return read_answer(s, method)
-
-    def get(self, path):
-        return self.request("GET", path)
-
-    def post(self, path, body, headers=None):
-        """`body` may be bytes, or an object that is sent as JSON."""
-        return self.request("POST", path, to_bytes(body), headers)
-
-    def infer(self, model, body, headers=None):
-        return self.post(f"/v2/models/{model}/infer", body, headers)
-
-    def statistics(self, model):
-        answer = self.get(f"/v2/models/{model}/stats")
-        assert answer.status == 200, answer
-        return answer.json()["model_stats"][0]
-
-    def is_live(self):
-        return self.get("/v2/health/live").status == 200
-
-    def is_ready(self):
-        return self.get("/v2/health/ready").status == 200
-
-    def index(self, body=b""):
-        answer = self.post("/v2/repository/index", body)
-        assert answer.status == 200, answer
-        return answer.json()
 
 
 def run(*arguments, seconds=60):

@@ -3,7 +3,6 @@
  * The head is written into call->out, and the tensors follow from where the backend left them. In a
  * stream the response is a field of a ModelStreamInferResponse. */
 #include <string.h>
-#include <strings.h>
 
 #include "api/call_stream.h"
 #include "api/reply_parts.h"
@@ -77,13 +76,14 @@ static void append_number(struct bytes *out, uint32_t field, int64_t value)
         out->data[begin - 1] = (char)(out->len - begin); /* at most 20: one byte, as that of 0 */
 }
 
-/* r: NULL for a message that only marks the end. */
+/* r: NULL for a message that marks the end or carries an error; like Triton's it has no version. */
 static void append_head(const struct call *call, const struct tis_response *r, bool is_final,
                         struct bytes *out)
 {
     struct bytes scratch = { 0 };
     wire_append_bytes(out, 1, call->target->model_name, strlen(call->target->model_name));
-    append_number(out, 2, call->target->number);
+    if (r)
+        append_number(out, 2, call->target->number);
     if (call->request->id[0])
         wire_append_bytes(out, 3, call->request->id, strlen(call->request->id));
     if (call->stream) {
@@ -207,7 +207,20 @@ static struct part request_id(const struct call *call)
 static bool wants_status(const struct call *call)
 {
     const struct http_header *h = call_stream_metadata(call, "triton_grpc_error");
-    return h && h->value_len == 4 && strncasecmp(h->value, "true", 4) == 0;
+    return h && h->value_len == 4 && memcmp(h->value, "true", 4) == 0;
+}
+
+/* The response beside an error: of a backend's, what else is known; of others, the id. */
+static void append_error_head(struct call *call, struct bytes *out)
+{
+    struct part id;
+    if (call->response && call->response->error) {
+        append_head(call, NULL, call->is_final, out);
+        return;
+    }
+    id = request_id(call);
+    if (id.len > 0)
+        wire_append_bytes(out, 3, id.at, id.len);
 }
 
 /* An error is a message like others, unless the client wants it as the status of the stream. */
@@ -217,16 +230,15 @@ void v2_rpc_stream_fail(struct call *call, tis_error *err)
         v2_rpc_fail(call, err);
         return;
     }
-    struct bytes text = { 0 };
-    struct part id = request_id(call);
+    struct bytes text = { 0 }, head = { 0 };
     v2_describe(call, err, &text);
+    append_error_head(call, &head);
     bytes_clear(&call->out);
     wire_append_bytes(&call->out, 1, text.data, text.len);
-    wire_append_head(&call->out, STREAM_RESPONSE, id.len > 0 ? wire_bytes_bytes(id.len) : 0);
-    if (id.len > 0)
-        wire_append_bytes(&call->out, 3, id.at, id.len);
-    call->out.failed |= text.failed;
+    wire_append_bytes(&call->out, STREAM_RESPONSE, head.data, head.len);
+    call->out.failed |= text.failed || head.failed;
     bytes_fini(&text);
+    bytes_fini(&head);
     error_free(err);
     reply_out(call, 0);
 }
