@@ -217,7 +217,7 @@ static void watch(struct grpc_conn *c)
 {
     unsigned events =
         (wants_read(c) ? (unsigned)LOOP_READ : 0u) | (c->out ? (unsigned)LOOP_WRITE : 0u);
-    if (events & ~c->base.transport.watch.events & LOOP_READ)
+    if (events & ~transport_wanted(&c->base.transport) & LOOP_READ)
         conn_heard(c); /* whatever waited for a sign of life could not see one */
     transport_want(&c->base.transport, events);
     conn_arm_timer(c);
@@ -336,7 +336,7 @@ void grpc_conn_adopt(struct grpc_shard *shard, struct transport *from, const uin
     acceptor_adopt_transport(&shard->base, base, from);
     c->is_running = true; /* c is not to be freed by what the bytes set off */
     grpc_conn_open(base);
-    if (!is_lost(c) && !c->is_failed)
+    if (!is_lost(c))
         input_feed(c, bytes, len);
     c->is_running = false;
     grpc_conn_run(c);

@@ -47,7 +47,7 @@ static const struct grpc_lifetime *rules_of(const struct grpc_conn *c)
 
 static bool is_reading(const struct grpc_conn *c)
 {
-    return (c->base.transport.watch.events & LOOP_READ) != 0;
+    return (transport_wanted(&c->base.transport) & LOOP_READ) != 0;
 }
 
 /* ---- The end, in steps ---- */

@@ -57,6 +57,11 @@ void transport_tls_want(struct transport *t, unsigned events)
     tell_pending(x);
 }
 
+unsigned transport_tls_wanted(const struct transport *t)
+{
+    return t->tls->wanted;
+}
+
 /* After each call of the stream's: the handshake may be over now. */
 static void look_at_handshake(struct tls_transport *x)
 {

@@ -52,10 +52,17 @@ static inline bool transport_is_open(const struct transport *t)
 /* The peer has not yet shown that it speaks TLS. */
 bool transport_is_handshaking(const struct transport *t);
 
-/* What the next three do with TLS. */
+/* What the next ones do with TLS. */
+unsigned transport_tls_wanted(const struct transport *t);
 void transport_tls_want(struct transport *t, unsigned events);
 ssize_t transport_tls_recv(struct transport *t, const struct iovec *parts, size_t count);
 ssize_t transport_tls_send(struct transport *t, const struct iovec *parts, size_t count);
+
+/* What was wanted last. */
+static inline unsigned transport_wanted(const struct transport *t)
+{
+    return UNLIKELY(t->tls) ? transport_tls_wanted(t) : t->watch.events;
+}
 
 /* Which of LOOP_READ and LOOP_WRITE to be told of. */
 static inline void transport_want(struct transport *t, unsigned events)

@@ -124,6 +124,15 @@ static void answer_later_run(struct loop_message *m)
         respond(later[--later_count]);
 }
 
+static void on_http2(struct transport *from, const void *bytes, size_t len, void *arg)
+{
+    static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    (void)arg;
+    assert(heads == ends && len >= sizeof(preface) - 1);
+    assert(memcmp(bytes, preface, sizeof(preface) - 1) == 0);
+    transport_close(from);
+}
+
 static void set_up(void)
 {
     struct http_handler handler = {
@@ -138,6 +147,7 @@ static void set_up(void)
         .address = "127.0.0.1",
         .cancel_on_half_close = true,
         .budget = &budget,
+        .on_http2 = on_http2,
         .limits = { .head_bytes_max = 40000, .body_bytes_max = 1 << 20 },
     };
     if (loop_create("fuzz", &loop) || http_server_create(&options, &handler, &loop, 1, &server))

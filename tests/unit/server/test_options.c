@@ -121,6 +121,39 @@ static void test_lists(void **state)
     options_fini(&o);
 }
 
+/* What may stand together. */
+static void test_together(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {
+        "--allow-http=false",
+        "--allow-grpc=false",
+        "--http-port=0 --grpc-port=0",
+        "--http-port=9 --grpc-port=9 --allow-grpc=false",
+        "--http-port=9 --grpc-port=9 --grpc-address=unix:/a",
+        "--http-port=9 --grpc-port=9 --http-address=unix:/a,unix:/b",
+        "--http-server-cert=a --grpc-root-cert=b",
+        "--grpc-use-ssl --allow-grpc=false",
+        "--http-use-ssl --http-server-cert=a --http-server-key=b",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        struct options o;
+        char storage[512];
+        tis_error *err = parse(lines[i], storage, &o);
+        if (err)
+            fail_msg("%s: %s", lines[i], error_text(err));
+        options_fini(&o);
+    }
+
+    struct options o;
+    char storage[512];
+    assert_null(parse("--grpc-use-ssl-mutual --grpc-server-cert=a --grpc-server-key=b "
+                      "--grpc-root-cert=c",
+                      storage, &o));
+    assert_true(o.grpc_ssl.is_used && o.grpc_ssl.is_mutual && !o.http_ssl.is_used);
+    options_fini(&o);
+}
+
 static void test_errors(void **state)
 {
     (void)state;
@@ -158,7 +191,16 @@ static void test_errors(void **state)
         { "--allow-metrics", "no metrics port" },
         { "--allow-metrics=true", "no metrics port" },
         { "--grpc-port=65536", "from 0 to 65535" },
-        { "--allow-http=false --allow-grpc=false", "--allow-http, --allow-grpc" },
+        /* together */
+        { "--allow-http=false --allow-grpc=false",
+          "At least one of the following options must be true: --allow-http, --allow-grpc" },
+        { "--http-port=9 --grpc-port=9",
+          "The server cannot listen to HTTP requests and gRPC requests at the same port" },
+        { "--http-port=9 --grpc-port=9 --http-address=unix:/a,127.0.0.1", "at the same port" },
+        { "--http-use-ssl", "--http-use-ssl needs --http-server-cert=FILE" },
+        { "--grpc-use-ssl --grpc-server-cert=a", "--grpc-use-ssl needs --grpc-server-key=FILE" },
+        { "--http-use-ssl-mutual --http-server-cert=a --http-server-key=b",
+          "--http-use-ssl-mutual needs --http-root-cert=FILE" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct options o = { .http_port = 7 };
@@ -212,10 +254,10 @@ static void test_help(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_bools),
-        cmocka_unit_test(test_values),   cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_errors),   cmocka_unit_test(test_no_repository),
-        cmocka_unit_test(test_help),
+        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_bools),
+        cmocka_unit_test(test_values),        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_together),      cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_no_repository), cmocka_unit_test(test_help),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
