@@ -1,5 +1,7 @@
 /* Any bytes as a ServerReflectionRequest: an error and nothing written, or an answer that repeats the
- * request and says one thing. */
+ * request and says one thing.
+ *
+ * Parses: src/api/reflection.c */
 #include <stdlib.h>
 #include <string.h>
 
