@@ -1,10 +1,13 @@
 """Plays an HTTP case over gRPC: the request is said in gRPC's messages, and the answer is written
 down as HTTP would say it, so that one file is what both must answer.
 
-A bridge is made for a server; it returns head and body of the answer, or None for a request that has
+A bridge is made for a server and a protocol; it returns head and body of the answer, or None for a request that has
 no like over gRPC: other paths and methods, headers that no message can hold.
 """
+import http
+import json
 import re
+import struct
 import urllib.parse
 
 import grpc
@@ -33,8 +36,7 @@ class Request:
 
 
 def response(status, headers, body=b""):
-    reason = {200: "OK", 400: "Bad Request"}[status]
-    lines = [f"HTTP/1.1 {status} {reason}", *headers, f"Content-Length: {len(body)}"]
+    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}", *headers, f"Content-Length: {len(body)}"]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), body
 
 
@@ -181,3 +183,136 @@ class BridgeV1:
             assert raw == b"" or not output.batch_classes
         wanted = [output.name for output in message.meta_data.output]
         assert not wanted or [o.name for o in answer.meta_data.output] == wanted
+
+
+# ---- v2 ----
+
+STATUS = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503, "UNIMPLEMENTED": 501,
+          "INTERNAL": 500}
+# Type: field of contents, format of an element.
+CONTENTS = {"BOOL": ("bool_contents", "?"), "INT8": ("int_contents", "b"),
+            "INT32": ("int_contents", "i"), "INT64": ("int64_contents", "q"),
+            "FP32": ("fp32_contents", "f"), "FP16": (None, "e"), "BYTES": ("bytes_contents", None)}
+
+
+def flat(values):
+    return [x for v in values for x in flat(v)] if isinstance(values, list) else [values]
+
+
+def json_response(value):
+    body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return response(200, ["Content-Type: application/json"], body)
+
+
+def decode_tensor(datatype, raw):
+    """The values that stand in JSON."""
+    if datatype != "BYTES":
+        return [v[0] for v in struct.iter_unpack("<" + CONTENTS[datatype][1], raw)]
+    values, at = [], 0
+    while at < len(raw):
+        length, = struct.unpack_from("<I", raw, at)
+        values.append(raw[at + 4:at + 4 + length].decode())
+        at += 4 + length
+    return values
+
+
+class BridgeV2:
+    def __init__(self, channel):
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+    def play(self, data):
+        request = Request(data)
+        model = r"/v2/models/([^/]+)(?:/versions/([^/]+))?"
+        for method, pattern, play in (
+                ("GET", r"/v2/health/(live|ready)", self.health),
+                ("GET", r"/v2", self.server_metadata),
+                ("GET", model, self.model_metadata),
+                ("GET", model + "/ready", self.model_ready),
+                ("POST", r"/v2/repository/index", self.index),
+                ("POST", model + "/infer", self.infer)):
+            match = re.fullmatch(pattern, request.path)
+            if match and request.method == method:
+                try:
+                    return play(request, *(part or "" for part in match.groups()))
+                except grpc.RpcError as error:
+                    return self.error(error)
+        return None
+
+    def error(self, error):
+        body = json.dumps({"error": error.details()}, separators=(",", ":"), ensure_ascii=False)
+        return response(STATUS[error.code().name], ["Content-Type: application/json"],
+                        body.encode())
+
+    def health(self, _, mode):
+        yes = self.stub.ServerLive(service_pb2.ServerLiveRequest()).live if mode == "live" \
+            else self.stub.ServerReady(service_pb2.ServerReadyRequest()).ready
+        return response(200 if yes else 400, [])
+
+    def server_metadata(self, _):
+        m = self.stub.ServerMetadata(service_pb2.ServerMetadataRequest())
+        return json_response({"name": m.name, "version": m.version,
+                              "extensions": list(m.extensions)})
+
+    def model_metadata(self, _, name, version):
+        m = self.stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=name, version=version))
+        tensors = [[{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in ts]
+                   for ts in (m.inputs, m.outputs)]
+        return json_response({"name": m.name, "versions": list(m.versions), "platform": m.platform,
+                              "inputs": tensors[0], "outputs": tensors[1]})
+
+    def model_ready(self, _, name, version):
+        m = self.stub.ModelReady(service_pb2.ModelReadyRequest(name=name, version=version))
+        return response(200, []) if m.ready else None  # HTTP says more of a no
+
+    def index(self, request):
+        ready = bool(request.body) and json.loads(request.body).get("ready", False)
+        answer = self.stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(ready=ready))
+        return json_response([{k: v for k, v in (
+            ("name", m.name), ("version", m.version), ("state", m.state), ("reason", m.reason)) if v}
+            for m in answer.models])
+
+    def infer(self, request, model, version):
+        length = int(request.headers.get("inference-header-content-length", len(request.body)))
+        try:
+            head, tail = json.loads(request.body[:length]), request.body[length:]
+        except json.JSONDecodeError:
+            return None
+        m = service_pb2.ModelInferRequest(model_name=model, model_version=version,
+                                          id=head.get("id", ""))
+        for i in head["inputs"]:
+            tensor = m.inputs.add(name=i["name"], datatype=i["datatype"], shape=i["shape"])
+            size = i.get("parameters", {}).get("binary_data_size")
+            if size is not None:
+                m.raw_input_contents.append(tail[:size])
+                tail = tail[size:]
+                continue
+            values = [v.encode() if isinstance(v, str) else v for v in flat(i["data"])]
+            getattr(tensor.contents, CONTENTS[i["datatype"]][0]).extend(values)
+        for o in head.get("outputs", []):
+            tensor = m.outputs.add(name=o["name"])
+            if "classification" in o.get("parameters", {}):
+                tensor.parameters["classification"].int64_param = o["parameters"]["classification"]
+        return self.answer(self.stub.ModelInfer(m), head)
+
+    def answer(self, answer, head):
+        asked = {o["name"]: o.get("parameters", {}) for o in head.get("outputs", [])}
+        default = head.get("parameters", {}).get("binary_data_output", False)
+        outputs, tail, has_binary = [], b"", False
+        for o, raw in zip(answer.outputs, answer.raw_output_contents, strict=True):
+            output = {"name": o.name, "datatype": o.datatype, "shape": list(o.shape)}
+            if asked.get(o.name, {}).get("binary_data", default):
+                output["parameters"] = {"binary_data_size": len(raw)}
+                tail += raw
+                has_binary = True
+            else:
+                output["data"] = decode_tensor(o.datatype, raw)
+            outputs.append(output)
+        message = {"model_name": answer.model_name, "model_version": answer.model_version,
+                   "outputs": outputs}
+        if answer.id:
+            message = {"id": answer.id, **message}
+        if not has_binary:
+            return json_response(message)
+        text = json.dumps(message, separators=(",", ":")).encode()
+        return response(200, ["Content-Type: application/octet-stream",
+                              f"Inference-Header-Content-Length: {len(text)}"], text + tail)

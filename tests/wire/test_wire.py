@@ -16,7 +16,7 @@ import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "clients"))
-from over_grpc import BridgeV1  # noqa: E402
+from over_grpc import BridgeV1, BridgeV2  # noqa: E402
 from server import Server, add_model, config, identity, onnx_models, tensor  # noqa: E402
 
 DEADLINE_S = 30
@@ -55,6 +55,7 @@ STAY = "--exit-on-error=false"
 # models are loaded). A folder `none` is a repository that does not exist.
 SERVERS = {
     "v1_ready": (MODELS, [], None),
+    "v2_ready": (MODELS, [], None),
     "v1_profiling": (SIMPLE, ["--allow-profiling", "--id=front/7"], None),
     "v1_statistics": (SIMPLE, [], None),
     "v1_loading": ({"id": {"text": identity("INT32", [2], 8, load_secs=4)}}, [], "http open"),
@@ -115,7 +116,7 @@ def bridges(tmp_path_factory):
             url = get(folder).grpc_url
             if url not in channels:
                 channels[url] = stack.enter_context(grpc.insecure_channel(url))
-            return BridgeV1(channels[url])
+            return (BridgeV2 if folder.startswith("v2") else BridgeV1)(channels[url])
         yield bridge
 
 
@@ -226,13 +227,18 @@ def test_bytes(servers, path):
     check(path.with_suffix(".response"), head, body)
 
 
-# What HTTP answers without NV-Status is no operation; v1_limits are those of HTTP.
-GRPC_CASES = [path for path in CASES if path.parent.name != "v1_limits" and
-              "\nNV-Status" in path.with_suffix(".response").read_text()]
+def has_operation(path):
+    """v1_limits are those of HTTP; what v1 answers without NV-Status is no operation."""
+    folder = path.parent.name
+    return folder.startswith("v2") or \
+        folder != "v1_limits" and "\nNV-Status" in path.with_suffix(".response").read_text()
+
+
+GRPC_CASES = [path for path in CASES if has_operation(path)]
 # Headers and versions that no message can hold, and forms of the body.
 HTTP_ONLY = {"error_header_bad", "error_header_missing", "error_header_both_dialects",
              "error_09_version_huge", "infer_chunked_body", "status_json", "status_json_accept",
-             "status_json_accept_format"}
+             "status_json_accept_format", "infer_json_bad"}
 
 
 @pytest.mark.parametrize("path", GRPC_CASES, ids=lambda p: f"{p.parent.name}/{p.stem}")
