@@ -104,6 +104,7 @@ MODELS = {
     "simple": simple,
     "simple_string": simple_string,
     "simple_identity": None,
+    "simple_repeat": None,
     "silero_vad": silero_vad,
 }
 

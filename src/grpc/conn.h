@@ -39,6 +39,7 @@ enum {
     METADATA_BYTES_MAX = 64 << 10,
     STREAM_HELD_BYTES_MAX = 8 << 20, /* of messages that a stream's handler has */
     MESSAGE_HELD_BYTES_MIN = 4096,   /* what a message counts at least: it becomes a request */
+    MESSAGE_UNSENT_BYTES = 1024,     /* what an answer that waits counts besides its bytes */
     PARTS_INLINE = 8,
     FREE_MAX = 256, /* streams and outputs kept by a shard for reuse */
 };

@@ -331,7 +331,8 @@ void grpc_finish(struct grpc_exchange *ex)
 
 size_t grpc_unsent_bytes(const struct grpc_exchange *ex)
 {
-    return CONTAINER_OF(ex, const struct stream, pub)->unsent;
+    const struct stream *s = CONTAINER_OF(ex, const struct stream, pub);
+    return s->unsent + (size_t)s->message_count * MESSAGE_UNSENT_BYTES;
 }
 
 static void respond(struct stream *s, const struct iovec *parts, uint32_t part_count)
