@@ -73,6 +73,7 @@ GRPC = [
     (V1_RPC + "SharedMemoryControl", "shared-memory"),
     (V1_RPC + "Repository", "model-repository"),
     ("/grpc.health.v1.Health/Check", "health"),
+    ("/grpc.health.v1.Health/Watch", "health"),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "metadata"),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "metadata"),
 ]
@@ -146,10 +147,12 @@ def test_open(repository):
 
 
 def fails(channel, path, metadata=None):
-    """Code and text of a call without messages, or with one that is empty; None when it ends well."""
-    call = channel.stream_stream(path, lambda m: m, lambda m: m)
+    """Code and text of a call with an empty message; None when it is answered."""
+    answers = channel.stream_stream(path, lambda m: m, lambda m: m)(
+        iter([b""]), timeout=30, metadata=metadata)
     try:
-        list(call(iter([b""]), timeout=30, metadata=metadata))
+        next(answers, None)
+        answers.cancel()
     except grpc.RpcError as error:
         return error.code(), error.details()
     return None
