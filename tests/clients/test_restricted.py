@@ -170,6 +170,17 @@ def test_grpc(server, path, category):
         assert fails(channel, path, ((PREFIX + name, value),)) != refused
 
 
+def test_grpc_on_the_http_port(server):
+    """What restricts is the operation and its protocol, not the port: HTTP's key opens nothing there."""
+    value = "value of inference"
+    with grpc.insecure_channel(server.url) as channel:
+        assert fails(channel, V2 + "ModelInfer", (("key-inference", value),)) == (
+            grpc.StatusCode.UNAVAILABLE,
+            f"This protocol is restricted, expecting header '{PREFIX}key-inference'")
+        assert "restricted" not in fails(channel, V2 + "ModelInfer",
+                                         ((f"{PREFIX}key-inference", value),))[1]
+
+
 def test_grpc_v1_status(server):
     """As over HTTP, it needs the keys of all that it shows."""
     metadata = ()
