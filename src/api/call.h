@@ -132,6 +132,7 @@ struct call {
     bool is_held;           /* somebody up the stack needs it */
     bool has_final;         /* the last response was answered */
     bool wants_empty_final; /* a message marks the end of the responses */
+    uint32_t watched;       /* what a call that watches has answered last */
 };
 
 struct call *call_create(struct api *api, struct http_exchange *ex);

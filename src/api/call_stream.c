@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/slab.h"
 #include "infer/reason.h"
@@ -15,6 +16,8 @@ enum {
     STREAM_UNSENT_BYTES_MAX = 256 << 20,
 };
 
+#define LOOK_INTERVAL_NS NS_PER_SEC
+
 struct call_stream {
     /* set at creation, then constant */
     struct api *api;
@@ -25,6 +28,8 @@ struct call_stream {
     struct list calls;        /* not ended */
     struct list order;        /* of these: one answer and not sent, oldest first */
     struct call *incoming;    /* its message is arriving */
+    struct call *watcher;     /* of these; NULL: none */
+    struct loop_timer look;   /* armed while there is a watcher */
     bool is_half_closed;
     bool is_draining;
     bool is_over; /* the exchange was answered */
@@ -69,8 +74,8 @@ static void call_stream_settle(struct call_stream *stream)
 static void call_settle(struct call *call)
 {
     struct call_stream *stream = call->stream;
-    if (call->is_held || call->is_running || call->refused || call->is_offloaded ||
-        call->reply_count > 0)
+    if (call->is_held || call == stream->watcher || call->is_running || call->refused ||
+        call->is_offloaded || call->reply_count > 0)
         return;
     list_remove(&call->in_stream);
     list_remove(&call->in_order);
@@ -117,6 +122,16 @@ static void reply_sent(struct grpc_message *m)
     reply_end(CONTAINER_OF(m, struct reply, message));
 }
 
+static void end_watch(struct call_stream *stream)
+{
+    struct call *call = stream->watcher;
+    if (!call)
+        return;
+    loop_timer_cancel(stream->loop, &stream->look);
+    stream->watcher = NULL;
+    call_settle(call);
+}
+
 /* The stream is over: drops what its calls have not sent, and tells the backends. */
 static void call_stream_end(struct call_stream *stream, enum grpc_code code, const char *text)
 {
@@ -134,6 +149,7 @@ static void call_stream_end(struct call_stream *stream, enum grpc_code code, con
         if (waiting)
             reply_end(waiting);
     }
+    end_watch(stream);
 }
 
 static void reply_send(struct call_stream *stream, struct reply *r)
@@ -147,10 +163,12 @@ static void reply_send(struct call_stream *stream, struct reply *r)
         grpc_send(stream->ex, &r->message);
 }
 
-/* Answers come in the order of their requests. A decoupled model's, of which there may be any number,
- * wait for no other and keep none waiting. */
+/* Answers come in the order of their requests. A decoupled model's or a watcher's, of which there may be
+ * any number, wait for no other and keep none waiting. */
 static bool is_ordered(const struct call *call)
 {
+    if (call == call->stream->watcher)
+        return false;
     return !call->carrier->many_responses || !call->target || !call->target->config->decoupled;
 }
 
@@ -320,6 +338,49 @@ static const struct carrier carriers[] = {
                .infer_name = "StreamInfer RPC" },
 };
 
+/* ---- A call that watches ---- */
+
+/* May free the stream. */
+static void look(struct call_stream *stream, bool is_last)
+{
+    struct call *call = stream->watcher;
+    if (!call)
+        return;
+    bool was_held = call->is_held;
+    call->is_held = true; /* and with it the stream */
+    stream->dialect->look(call);
+    tis_error *err = NULL;
+    if (stream->watcher && !is_last)
+        err = loop_timer_arm(stream->loop, &stream->look,
+                             loop_now_ns(stream->loop) + LOOK_INTERVAL_NS);
+    if (err)
+        call_stream_end(stream, GRPC_UNAVAILABLE, "out of memory");
+    error_free(err);
+    call->is_held = was_held;
+    if (is_last && stream->watcher)
+        end_watch(stream);
+    else
+        call_settle(call);
+}
+
+static void look_fire(struct loop_timer *t, uint64_t now_ns)
+{
+    (void)now_ns;
+    look(CONTAINER_OF(t, struct call_stream, look), false);
+}
+
+void call_stream_watch(struct call *call)
+{
+    struct call_stream *stream = call->stream;
+    end_watch(stream);
+    if (stream->is_over)
+        return;
+    list_remove(&call->in_order);
+    stream->watcher = call;
+    stream->look.fire = look_fire;
+    look(stream, false);
+}
+
 /* ---- What the gRPC server tells ---- */
 
 struct call_stream *call_stream_open(struct api *api, struct grpc_exchange *ex,
@@ -396,7 +457,10 @@ void call_stream_half_close(struct call_stream *stream)
 void call_stream_drain(struct call_stream *stream)
 {
     stream->is_draining = true;
-    call_stream_settle(stream);
+    if (stream->watcher)
+        look(stream, true);
+    else
+        call_stream_settle(stream);
 }
 
 void call_stream_cancel_all(struct call_stream *stream)

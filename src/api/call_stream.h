@@ -21,6 +21,8 @@ struct stream_dialect {
     /* One message, in call->message: calls call_infer(), or answers. */
     void (*handle)(struct call *call);
     bool in_order; /* each message has one answer; else those to decoupled models have any number */
+    /* Of calls that watch: answers if there is news. */
+    void (*look)(struct call *call);
 };
 
 struct call_stream;
@@ -36,6 +38,10 @@ void call_stream_drain(struct call_stream *stream);
 void call_stream_cancel_all(struct call_stream *stream);
 /* The exchange is over; the stream lives until its calls have ended. */
 void call_stream_exchange_ended(struct call_stream *stream);
+
+/* From handle(): the call stays until the stream ends, and look() is called for it about once a second
+ * and when the server drains. One of a stream; a further one takes its place. */
+void call_stream_watch(struct call *call);
 
 /* Metadata of the call's exchange; NULL when absent. name: lower case. */
 const struct http_header *call_stream_metadata(const struct call *call, const char *name);

@@ -31,6 +31,11 @@ static void reflect(struct call *call)
 
 static const struct stream_dialect reflection_dialect = { .handle = reflect, .in_order = true };
 
+static const struct stream_dialect health_watch_dialect = {
+    .handle = call_stream_watch,
+    .look = v2_rpc_health_look,
+};
+
 /* The hot ones first. */
 static const struct rpc rpcs[] = {
     { V2_SERVICE "ModelInfer", v2_rpc_infer, ROUTE_INFER, CATEGORY_INFERENCE },
@@ -63,6 +68,7 @@ static const struct rpc rpcs[] = {
     { V1_SERVICE "SharedMemoryControl", v1_rpc_shared_memory_control, 0, CATEGORY_SHARED_MEMORY },
     { V1_SERVICE "Repository", v1_rpc_repository, 0, CATEGORY_MODEL_REPOSITORY },
     { "/grpc.health.v1.Health/Check", v2_rpc_health_check, ROUTE_EXEMPT, CATEGORY_HEALTH },
+    { "/grpc.health.v1.Health/Watch", NULL, ROUTE_EXEMPT, CATEGORY_HEALTH, &health_watch_dialect },
     { "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", NULL, ROUTE_EXEMPT,
       CATEGORY_METADATA, &reflection_dialect },
     { "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", NULL, ROUTE_EXEMPT,

@@ -73,6 +73,7 @@ GRPC = [
     (V1_RPC + "SharedMemoryControl", "shared-memory"),
     (V1_RPC + "Repository", "model-repository"),
     ("/grpc.health.v1.Health/Check", "health"),
+    ("/grpc.health.v1.Health/Watch", "health"),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "metadata"),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "metadata"),
 ]
@@ -146,10 +147,12 @@ def test_open(repository):
 
 
 def fails(channel, path, metadata=None):
-    """Code and text of a call without messages, or with one that is empty; None when it ends well."""
-    call = channel.stream_stream(path, lambda m: m, lambda m: m)
+    """Code and text of a call with an empty message; None when it is answered."""
+    answers = channel.stream_stream(path, lambda m: m, lambda m: m)(
+        iter([b""]), timeout=30, metadata=metadata)
     try:
-        list(call(iter([b""]), timeout=30, metadata=metadata))
+        next(answers, None)
+        answers.cancel()
     except grpc.RpcError as error:
         return error.code(), error.details()
     return None
@@ -165,6 +168,17 @@ def test_grpc(server, path, category):
         for metadata in ((), ((PREFIX + name, "wrong"),), ((name, value),)):
             assert fails(channel, path, metadata) == refused
         assert fails(channel, path, ((PREFIX + name, value),)) != refused
+
+
+def test_grpc_on_the_http_port(server):
+    """What restricts is the operation and its protocol, not the port: HTTP's key opens nothing there."""
+    value = "value of inference"
+    with grpc.insecure_channel(server.url) as channel:
+        assert fails(channel, V2 + "ModelInfer", (("key-inference", value),)) == (
+            grpc.StatusCode.UNAVAILABLE,
+            f"This protocol is restricted, expecting header '{PREFIX}key-inference'")
+        assert "restricted" not in fails(channel, V2 + "ModelInfer",
+                                         ((f"{PREFIX}key-inference", value),))[1]
 
 
 def test_grpc_v1_status(server):

@@ -119,16 +119,36 @@ void v2_rpc_model_ready(struct call *call)
     respond_message(call, err, &m.base);
 }
 
-/* grpc.health.v1.HealthCheckResponse, whatever service the client asks for. */
+/* Of grpc.health.v1.HealthCheckResponse, whatever service the client asks for. */
+enum health {
+    SERVING = 1,
+    NOT_SERVING = 2
+};
+
+static enum health health_of(const struct api *api)
+{
+    return api_is_ready(api) ? SERVING : NOT_SERVING;
+}
+
+static void respond_health(struct call *call, enum health health)
+{
+    wire_append_tag(&call->out, 1, WIRE_VARINT);
+    wire_append_varint(&call->out, health);
+    v2_rpc_respond(call);
+}
+
 void v2_rpc_health_check(struct call *call)
 {
-    enum {
-        SERVING = 1,
-        NOT_SERVING = 2
-    };
-    wire_append_tag(&call->out, 1, WIRE_VARINT);
-    wire_append_varint(&call->out, api_is_ready(call->api) ? SERVING : NOT_SERVING);
-    v2_rpc_respond(call);
+    respond_health(call, health_of(call->api));
+}
+
+void v2_rpc_health_look(struct call *call)
+{
+    enum health health = health_of(call->api);
+    if (call->watched == (uint32_t)health)
+        return;
+    call->watched = health;
+    respond_health(call, health);
 }
 
 /* ---- Metadata ---- */

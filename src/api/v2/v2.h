@@ -60,6 +60,8 @@ MUST_USE tis_error *v2_make_classes(struct call *call, struct tis_output *o, uin
 /* ---- gRPC: grpc_metadata.c, grpc_infer.c ---- */
 
 void v2_rpc_health_check(struct call *call);
+/* Answers when it is not what the call has answered last. */
+void v2_rpc_health_look(struct call *call);
 void v2_rpc_server_live(struct call *call);
 void v2_rpc_server_ready(struct call *call);
 void v2_rpc_model_ready(struct call *call);
