@@ -47,7 +47,6 @@ static const struct sink_ops call_sink_ops;
 static const struct carrier http_carrier = {
     .is_cancelled = http_is_cancelled,
     .sink = &call_sink_ops,
-    .infer_name = "HTTP end point",
 };
 
 static const struct carrier rpc_carrier = {
@@ -56,7 +55,6 @@ static const struct carrier rpc_carrier = {
     .reply = rpc_reply,
     .fail = rpc_fail,
     .sink = &call_sink_ops,
-    .infer_name = "ModelInfer RPC",
 };
 
 void call_reply(struct call *call, const struct iovec *parts, uint32_t part_count)
@@ -269,14 +267,16 @@ tis_error *call_infer(struct call *call)
     if (call->target->config->decoupled && !call->carrier->many_responses)
         return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
                          "%s doesn't support models with decoupled transaction policy",
-                         call->carrier->infer_name);
+                         call->dialect->name);
     if (call->wanted_count > 0) {
         req->outputs = arena_alloc(&req->arena, call->wanted_count * sizeof(*req->outputs));
         if (!req->outputs)
             return error_no_memory();
-        req->output_count = call->wanted_count;
-        for (uint32_t i = 0; i < call->wanted_count; i++)
-            req->outputs[i] = call->wanted[i].name;
+        for (uint32_t i = 0; i < call->wanted_count; i++) {
+            /* The backend is asked once for an output that is named twice. */
+            if (call_wanted(call, call->wanted[i].name) == &call->wanted[i])
+                req->outputs[req->output_count++] = call->wanted[i].name;
+        }
     }
     tis_error *err = request_validate(req, call->target->config, call->target->model_name);
     if (!err)

@@ -36,6 +36,7 @@ struct part {
 
 /* How a dialect answers an inference. */
 struct infer_dialect {
+    const char *name; /* of what was called, in texts */
     /* call->response has no error: answer. An error returned is answered by fail. */
     tis_error *(*encode)(struct call *call);
     /* Takes err. */
@@ -53,7 +54,6 @@ struct carrier {
     void (*fail)(struct call *call, enum grpc_code code, const char *text);
     void (*settle)(struct call *call); /* after something happened outside of it; may be NULL */
     const struct sink_ops *sink;       /* where responses go */
-    const char *infer_name;            /* of inference, in texts */
     bool many_responses;               /* a request may have any number of them */
 };
 

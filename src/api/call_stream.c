@@ -327,15 +327,13 @@ static const struct carrier carriers[] = {
                 .fail = stream_fail,
                 .settle = call_settle,
                 .sink = &stream_sink_ops,
-                .infer_name = "ModelStreamInfer RPC",
                 .many_responses = true },
     [true] = { .is_cancelled = stream_is_cancelled,
                .exchange = stream_exchange,
                .reply = stream_reply,
                .fail = stream_fail,
                .settle = call_settle,
-               .sink = &stream_sink_ops,
-               .infer_name = "StreamInfer RPC" },
+               .sink = &stream_sink_ops },
 };
 
 /* ---- A call that watches ---- */

@@ -142,7 +142,7 @@ static tis_error *encode(struct call *call)
 }
 
 const struct v1_infer_form v1_rpc_infer_form = {
-    .dialect = { .encode = encode, .fail = fail },
+    .dialect = { .name = "Infer RPC", .encode = encode, .fail = fail },
     .read_target = read_target,
     .read_header = read_header,
     .add_inputs = add_inputs,

@@ -112,7 +112,7 @@ static tis_error *encode(struct call *call)
 }
 
 static const struct v1_infer_form http_form = {
-    .dialect = { .encode = encode, .fail = fail },
+    .dialect = { .name = "HTTP end point", .encode = encode, .fail = fail },
     .read_target = read_target,
     .read_header = read_header,
     .add_inputs = add_inputs,

@@ -47,6 +47,10 @@ static tis_error *check_header(const struct call *call, const struct v1_infer_he
         if (config_find_output(config, h->outputs[i].name, strlen(h->outputs[i].name)) < 0)
             return reason_error(REASON_OUTPUT_UNKNOWN, model, h->outputs[i].name);
     }
+    if (h->output_count > config->output_count)
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                         "expected at most %u outputs but got %u outputs for model '%s'",
+                         config->output_count, h->output_count, model);
     if (h->input_count != config->required_input_count && h->input_count != config->input_count)
         return reason_error(REASON_INPUT_COUNT, model, REASON_NUMBER(config->required_input_count),
                             REASON_NUMBER(h->input_count), "", "");

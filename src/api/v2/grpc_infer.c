@@ -513,11 +513,13 @@ tis_error *v2_rpc_decode(struct call *call)
 /* ---- The call ---- */
 
 static const struct infer_dialect unary = {
+    .name = "ModelInfer RPC",
     .encode = v2_rpc_encode,
     .fail = v2_rpc_fail,
 };
 
 static const struct infer_dialect streamed = {
+    .name = "ModelStreamInfer RPC",
     .encode = v2_rpc_encode,
     .fail = v2_rpc_stream_fail,
     .end = v2_rpc_stream_end,

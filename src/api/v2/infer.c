@@ -26,6 +26,7 @@ void v2_fail(struct call *call, tis_error *err)
 }
 
 static const struct infer_dialect v2_dialect = {
+    .name = "HTTP end point",
     .encode = v2_encode,
     .fail = v2_fail,
 };
