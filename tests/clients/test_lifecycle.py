@@ -73,7 +73,8 @@ def test_help_and_version():
     (["--model-store=x", "--http-port=-1"], ["--http-port=-1", "from 0 to 65535"]),
     (["--model-store=x", "--http-port="], ["--http-port=", "from 0 to 65535"]),
     (["--model-store=x", "--strict-readiness=maybe"], ["expected true or false"]),
-    (["--model-store=x", "--allow-http=false"], ["--allow-http"]),
+    (["--model-store=x", "--allow-http=false", "--allow-grpc=false"],
+     ["--allow-http, --allow-grpc"]),
     (["--model-store=x", "--backend-config=x"], ["--backend-config=x", "NAME,KEY=VALUE"]),
     (["--model-store=x", "--grpc-port=70000"], ["--grpc-port=70000", "from 0 to 65535"]),
 ])

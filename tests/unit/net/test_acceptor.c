@@ -8,7 +8,11 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
@@ -16,12 +20,15 @@
 
 #include "base/clock.h"
 #include "net/acceptor.h"
+#include "unit/net/certificates.h"
 
 #define DEADLINE_NS (10 * NS_PER_SEC)
 
 enum {
     LOOPS = 2,
-    CLIENTS = 16
+    CLIENTS = 16,
+    TLS_CLIENTS = 4,
+    TLS_CONNECTIONS = 12,
 };
 
 struct fixture {
@@ -71,7 +78,9 @@ static void conn_ready(struct transport *t, unsigned events)
     (void)events;
     ssize_t n = transport_recv(t, bytes, sizeof(bytes));
     struct iovec part = { .iov_base = bytes, .iov_len = n > 0 ? (size_t)n : 0 };
-    if (n <= 0 || transport_send(t, &part, 1) != n)
+    if (n < 0 && errno == EAGAIN)
+        transport_want(t, LOOP_READ);
+    else if (n <= 0 || transport_send(t, &part, 1) != n)
         end(c);
 }
 
@@ -104,11 +113,10 @@ static const struct acceptor_handler handler = {
     .end = shard_end,
 };
 
-static struct fixture *start(const char *addresses, uint32_t connections_max)
+static struct fixture *start_with(const struct acceptor_options *options)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    struct acceptor_options options = { .address = addresses, .connections_max = connections_max };
-    assert_null(acceptor_init(&f->acceptor, &options, &handler, LOOPS));
+    assert_null(acceptor_init(&f->acceptor, options, &handler, LOOPS));
     for (uint32_t i = 0; i < LOOPS; i++) {
         assert_null(loop_create("test", &f->loops[i]));
         acceptor_add_shard(&f->acceptor, &f->shards[i], f->loops[i]);
@@ -116,6 +124,14 @@ static struct fixture *start(const char *addresses, uint32_t connections_max)
     }
     acceptor_start(&f->acceptor);
     return f;
+}
+
+static struct fixture *start(const char *addresses, uint32_t connections_max)
+{
+    return start_with(&(struct acceptor_options){
+        .address = addresses,
+        .connections_max = connections_max,
+    });
 }
 
 static void stop(struct fixture *f)
@@ -280,13 +296,87 @@ static void test_wrong(void **state)
     stop(f);
 }
 
+/* ---- TLS ---- */
+
+struct tls_client {
+    pthread_t thread;
+    SSL_CTX *context;
+    uint16_t port;
+    int failures;
+};
+
+/* Connects, sends, receives, and leaves, again and again. */
+static void *client_main(void *arg)
+{
+    struct tls_client *c = arg;
+    for (int i = 0; i < TLS_CONNECTIONS; i++) {
+        int fd = dial_tcp(c->port);
+        SSL *ssl = SSL_new(c->context);
+        char got[8];
+        SSL_set_fd(ssl, fd);
+        bool is_served = SSL_connect(ssl) == 1 && SSL_write(ssl, "hello", 5) == 5 &&
+                         SSL_read(ssl, got, sizeof(got)) == 5 && memcmp(got, "hello", 5) == 0;
+        c->failures += !is_served;
+        if (i % 2)
+            SSL_shutdown(ssl);
+        SSL_free(ssl);
+        close(fd);
+    }
+    return NULL;
+}
+
+/* Handshakes on two loops while certificates are read again and again. */
+static void test_tls(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/tis_acceptor_XXXXXX", certificate[64], key[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(certificate, sizeof(certificate), "%s/certificate", folder);
+    snprintf(key, sizeof(key), "%s/key", folder);
+    struct pair pair = make_pair("server", NULL, 1);
+    write_certificate(certificate, &pair);
+    write_key(key, &pair, NULL);
+
+    struct tls *tls = NULL;
+    struct tls_options options = {
+        .certificate = { certificate, "--cert" },
+        .key = { key, "--key" },
+        .protocols = "\x02h2",
+        .handshake_ns_max = DEADLINE_NS,
+    };
+    assert_null(tls_create(&options, &tls));
+    struct fixture *f =
+        start_with(&(struct acceptor_options){ .address = "127.0.0.1", .tls = tls });
+    struct tls_client clients[TLS_CLIENTS];
+    for (int i = 0; i < TLS_CLIENTS; i++) {
+        clients[i] = (struct tls_client){
+            .context = SSL_CTX_new(TLS_client_method()),
+            .port = acceptor_port(&f->acceptor),
+        };
+        pthread_create(&clients[i].thread, NULL, client_main, &clients[i]);
+    }
+    for (int i = 0; i < 50; i++)
+        assert_null(tls_reload(tls));
+    for (int i = 0; i < TLS_CLIENTS; i++) {
+        pthread_join(clients[i].thread, NULL);
+        assert_int_equal(clients[i].failures, 0);
+        SSL_CTX_free(clients[i].context);
+    }
+    assert_int_equal(f->opened, TLS_CLIENTS * TLS_CONNECTIONS);
+    stop(f);
+    tls_destroy(tls);
+    free_pair(&pair);
+    unlink(certificate);
+    unlink(key);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
+    signal(SIGPIPE, SIG_IGN); /* of the clients' sockets */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accept),
-        cmocka_unit_test(test_limit),
-        cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_wrong),
+        cmocka_unit_test(test_accept), cmocka_unit_test(test_limit), cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_wrong),  cmocka_unit_test(test_tls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
