@@ -76,13 +76,10 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
                          size_t len, void *user)
 {
+    (void)session;
     (void)flags;
-    struct stream *s = nghttp2_session_get_stream_user_data(session, id);
     input_data(user, len);
-    if (s)
-        stream_data(s, data, len);
-    int rc = s ? stream_consume(s, len) : nghttp2_session_consume(session, id, len);
-    return rc == NGHTTP2_ERR_NOMEM ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+    return wait_chunk(user, id, data, len);
 }
 
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
@@ -168,6 +165,7 @@ static void lose(struct grpc_conn *c)
     loop_timer_cancel(c->shard->loop, &c->timer);
     transport_close(&c->base.transport);
     output_drop(c);
+    wait_drop(c);
     nghttp2_session_del(c->session);
     c->session = NULL;
 
@@ -209,7 +207,7 @@ static bool is_over(const struct grpc_conn *c)
 
 static bool wants_read(const struct grpc_conn *c)
 {
-    return !c->is_leaving && output_queued(c) < OUTPUT_QUEUED_MAX &&
+    return !c->is_leaving && !c->held.bytes && output_queued(c) < OUTPUT_QUEUED_MAX &&
            nghttp2_session_get_outbound_queue_size(c->session) < OUTBOUND_FRAMES_MAX;
 }
 
@@ -233,9 +231,11 @@ void grpc_conn_run(struct grpc_conn *c)
     } else {
         if (!c->out)
             c->progress_ns = loop_now_ns(c->shard->loop); /* nothing has waited so far */
+        wait_go_on(c);
         if (c->is_failed || !flush(c) || is_over(c))
             lose(c);
     }
+    wait_charge_replies(c);
     c->is_running = false;
     if (!is_lost(c)) {
         watch(c);

@@ -83,8 +83,13 @@ struct stream {
     size_t received;
     struct http_body_memory memory;
     size_t budget_bytes; /* charged, for all messages */
-    size_t held;         /* of a stream: charged messages that the handler has, see held_bytes() */
-    size_t unconsumed;   /* of the stream's window, to be given back when less is held */
+    bool is_in_queue;    /* for bytes of the budget, see input.c */
+    struct list in_budget_queue;
+    size_t wanted;
+    uint64_t wait_ns;  /* since when */
+    uint64_t data_ns;  /* last bytes of a message */
+    size_t held;       /* of a stream: charged messages that the handler has, see held_bytes() */
+    size_t unconsumed; /* of the stream's window, to be given back when less is held */
 
     /* output */
     struct list messages; /* not wholly in the connection's output; nghttp2 takes from the first */
@@ -113,6 +118,15 @@ struct output {
     struct iovec iov[OUTPUT_SLICES_MAX];
     struct grpc_message *owner[OUTPUT_SLICES_MAX]; /* NULL: the bytes are in bytes[] */
     char bytes[OUTPUT_BYTES];
+};
+
+/* What was read while a stream could not take it. */
+struct held_input {
+    uint8_t *bytes; /* NULL: nothing; malloc'ed */
+    size_t capacity;
+    size_t at;    /* [at, capacity) are unused */
+    size_t chunk; /* of these, data of stream id at the beginning */
+    int32_t id;
 };
 
 struct grpc_conn {
@@ -151,6 +165,11 @@ struct grpc_conn {
     int32_t data_id;      /* the DATA frame that comes */
     size_t data_left;     /* of its payload; 0: none comes */
     size_t data_bytes;    /* its payload; 0: there is no reason to expect another one like it */
+    struct held_input held;
+    const uint8_t *paused_at;  /* nghttp2 has just been paused there */
+    uint64_t check_ns;         /* when to look for messages that do not get on; 0: there are none */
+    size_t unsent;             /* bytes of replies that are not done */
+    size_t unsent_charged;     /* of these */
     struct loop_message flush; /* at the end of the loop's round, for all answers of the round */
 };
 
@@ -167,8 +186,12 @@ struct grpc_shard {
     struct output *free_outputs;
     uint32_t free_stream_count;
     uint32_t free_output_count;
-    uint8_t *scratch;     /* SCRATCH_BYTES, of input.c */
-    struct memory memory; /* of the sessions */
+    uint8_t *scratch;         /* SCRATCH_BYTES, of input.c */
+    struct memory memory;     /* of the sessions */
+    struct list budget_queue; /* streams, oldest first */
+    struct loop_timer budget_timer;
+    struct loop_message budget_retry;
+    bool is_budget_retry_posted;
 };
 
 struct grpc_server {
@@ -214,6 +237,28 @@ void conn_leave(struct grpc_conn *c, uint32_t error, const char *why);
 void conn_go_away(struct grpc_conn *c);
 void conn_arm_timer(struct grpc_conn *c);
 
+/* ---- wait.c ---- */
+
+/* Gives nghttp2 bytes of the client, or holds them behind others. Whoever calls this runs c
+ * afterwards. */
+void wait_feed(struct grpc_conn *c, const uint8_t *data, size_t len);
+/* nghttp2's on_data_chunk_recv_callback. */
+int wait_chunk(struct grpc_conn *c, int32_t id, const uint8_t *data, size_t len);
+/* Gives nghttp2 what was held, if that is possible now. */
+void wait_go_on(struct grpc_conn *c);
+/* Forgets what was held. */
+void wait_drop(struct grpc_conn *c);
+/* Takes bytes of the budget for s. False: they are not there; stream_charged() comes later, unless
+ * wait_stop() is called or s is answered before. */
+bool wait_charge(struct stream *s, size_t bytes);
+void wait_stop(struct stream *s);
+/* Gives bytes back to the budget. */
+void wait_give(struct grpc_shard *shard, size_t bytes);
+/* Replies count for the budget while they wait for a slow reader. */
+void wait_charge_replies(struct grpc_conn *c);
+void wait_init(struct grpc_shard *shard);
+void wait_end(struct grpc_shard *shard);
+
 /* ---- stream.c ---- */
 
 /* NULL when out of memory. */
@@ -223,7 +268,14 @@ void stream_header(struct stream *s, const uint8_t *name, size_t name_len, const
                    size_t value_len);
 /* The headers are complete. */
 void stream_head(struct stream *s);
-void stream_data(struct stream *s, const uint8_t *data, size_t len);
+/* Takes what it can of the bytes, which are all of them unless it has to wait; returns how many. */
+size_t stream_data(struct stream *s, const uint8_t *data, size_t len);
+/* It cannot take data now. */
+bool stream_is_waiting(const struct stream *s);
+/* wait_charge() has got the bytes, or given up. */
+void stream_charged(struct stream *s, bool is_granted);
+/* Refuses messages of c that have not got on for stall_ns_max. */
+void stream_check_all(struct grpc_conn *c);
 /* Gives back what can be of the windows that the bytes of stream_data() have used. An error of
  * nghttp2's. */
 int stream_consume(struct stream *s, size_t len);

@@ -106,8 +106,8 @@ static bool is_as_guessed(const struct plan *p, uint32_t frame)
 
 void input_feed(struct grpc_conn *c, const void *data, size_t len)
 {
-    if (len > 0 && !c->is_failed && nghttp2_session_mem_recv(c->session, data, len) != (ssize_t)len)
-        c->is_failed = true;
+    if (len > 0 && !c->is_failed)
+        wait_feed(c, data, len);
 }
 
 /* Moves what stands in the parts from `first` on, n bytes of them, to shared memory; returns how
@@ -154,7 +154,9 @@ void input_receive(struct grpc_conn *c)
         make_plan(c, s, &p);
         n = transport_recv_parts(&c->base.transport, p.parts, p.count);
     } else {
-        n = transport_recv(&c->base.transport, c->shard->scratch, RECV_BYTES);
+        /* While a message waits on this loop others may too, and what they have sent is held. */
+        size_t len = list_is_empty(&c->shard->budget_queue) ? RECV_BYTES : RECV_BYTES / 8;
+        n = transport_recv(&c->base.transport, c->shard->scratch, len);
     }
     if (n > 0)
         conn_heard(c);

@@ -250,12 +250,19 @@ static void give_up(struct grpc_conn *c)
     conn_leave(c, NGHTTP2_ENHANCE_YOUR_CALM, "keepalive_timeout");
 }
 
+static uint64_t check_due(const struct grpc_conn *c)
+{
+    return c->check_ns;
+}
+
 static const struct duty {
     uint64_t (*due)(const struct grpc_conn *c);
     void (*act)(struct grpc_conn *c);
 } duties[] = {
-    { stall_due, fail },    { leave_due, fail }, { final_due, conn_go_away }, { age_due, grow_old },
-    { grace_due, cut_off }, { ping_due, ping },  { pong_due, give_up },
+    { stall_due, fail },         { leave_due, fail },
+    { final_due, conn_go_away }, { age_due, grow_old },
+    { grace_due, cut_off },      { ping_due, ping },
+    { pong_due, give_up },       { check_due, stream_check_all },
 };
 
 void conn_arm_timer(struct grpc_conn *c)

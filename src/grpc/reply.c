@@ -43,6 +43,7 @@ void reply_run_done(struct grpc_conn *c)
     for (struct list *item; (item = list_pop(&c->done_messages));) {
         struct grpc_message *m = LIST_ENTRY(item, struct grpc_message, link);
         struct stream *s = m->stream;
+        c->unsent -= m->bytes;
         if (m->done)
             m->done(m); /* may end the exchange; s stays until its messages are done */
         s->message_count--;
@@ -287,6 +288,8 @@ static bool queue(struct stream *s, struct grpc_message *m)
     m->part_offset = 0;
     m->slices = 0;
     m->prefix_at = 0;
+    m->bytes = m->left;
+    s->conn->unsent += m->bytes;
     s->message_count++;
     if (bytes > INT32_MAX || !s->is_open || s->is_replied) {
         if (bytes > INT32_MAX)

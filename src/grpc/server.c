@@ -36,6 +36,7 @@ static struct grpc_shard *shard_create(struct grpc_server *server, struct loop *
     s->server = server;
     s->loop = loop;
     memory_init(&s->memory);
+    wait_init(s);
     s->scratch = malloc(SCRATCH_BYTES);
     if (!s->scratch) {
         free(s);
@@ -71,6 +72,11 @@ static bool prepare_sessions(struct grpc_server *server)
     return true;
 }
 
+static void shard_end(struct acceptor_shard *base)
+{
+    wait_end(CONTAINER_OF(base, struct grpc_shard, base));
+}
+
 static const struct acceptor_handler acceptor_handler = {
     .name = "grpc",
     .create = grpc_conn_create,
@@ -78,6 +84,7 @@ static const struct acceptor_handler acceptor_handler = {
     .ready = grpc_conn_ready,
     .drain = grpc_conn_drain,
     .close = grpc_conn_close,
+    .end = shard_end,
 };
 
 tis_error *grpc_server_create(const struct grpc_server_options *options,

@@ -139,7 +139,8 @@ struct grpc_server_options {
     uint64_t stall_ns_max; /* a reader that takes nothing, a preface that does not come; 0: ever */
     size_t header_bytes_max; /* of a call's headers, counted as HTTP/2 does; 0: no limit */
     struct grpc_lifetime lifetime;
-    struct budget *budget; /* may be NULL */
+    struct budget *budget;       /* may be NULL */
+    uint64_t budget_wait_ns_max; /* a message's, for the budget, before it is refused */
 };
 
 /* Binds and listens, but accepts nothing before grpc_server_start(): a taken port is an error that
@@ -187,6 +188,7 @@ struct grpc_message {
     uint32_t part_at;
     size_t part_offset;
     uint32_t slices; /* in the connection's output */
+    size_t bytes;    /* all of them */
     uint8_t prefix[5];
     uint8_t prefix_at; /* bytes of it in the output */
 };

@@ -46,8 +46,7 @@ static void release_memory(struct stream *s)
     if (s->memory.release)
         s->memory.release(s->memory.owner);
     memset(&s->memory, 0, sizeof(s->memory));
-    if (options_of(s)->budget)
-        budget_give(options_of(s)->budget, s->budget_bytes);
+    wait_give(s->conn->shard, s->budget_bytes);
     s->budget_bytes = 0;
 }
 
@@ -89,6 +88,7 @@ void stream_closed(struct stream *s)
     s->is_replied = true; /* nobody would read it */
     stream_cancel(s);     /* may answer, and must not end s under our hands */
     s->is_open = false;
+    wait_stop(s);
     reply_drop(s);
     stream_settle(s);
 }
@@ -232,6 +232,22 @@ static size_t held_bytes(size_t message_len)
     return message_len > MESSAGE_HELD_BYTES_MIN ? message_len : MESSAGE_HELD_BYTES_MIN;
 }
 
+/* The message may come. */
+static void get_memory(struct stream *s)
+{
+    struct grpc_conn *c = s->conn;
+    uint64_t stall = options_of(s)->stall_ns_max;
+    tis_error *err =
+        handler_of(s)->on_message(&s->pub, s->message_len, &s->memory, handler_of(s)->arg);
+    if (err)
+        REFUSE(s, GRPC_UNAVAILABLE, "%s", error_text(err));
+    error_free(err);
+    assert(!s->pub.is_stream || !s->memory.release);
+    s->data_ns = now_ns(s);
+    if (stall && !c->check_ns)
+        c->check_ns = s->data_ns + stall;
+}
+
 /* The prefix of the message is complete. */
 static void begin_message(struct stream *s)
 {
@@ -252,21 +268,23 @@ static void begin_message(struct stream *s)
     }
     if (s->message_len == 0)
         return;
-    if (o->budget && !s->pub.budget_exempt) {
-        if (!budget_take(o->budget, s->message_len)) {
-            REFUSE(s, GRPC_UNAVAILABLE,
-                   "too many request bytes are in flight. Use %s to increase the limit.",
-                   o->budget_flag);
-            return;
-        }
-        s->budget_bytes += s->message_len;
-    }
-    tis_error *err =
-        handler_of(s)->on_message(&s->pub, s->message_len, &s->memory, handler_of(s)->arg);
-    if (err)
-        REFUSE(s, GRPC_UNAVAILABLE, "%s", error_text(err));
-    error_free(err);
-    assert(!s->pub.is_stream || !s->memory.release);
+    if (wait_charge(s, s->message_len))
+        get_memory(s);
+}
+
+bool stream_is_waiting(const struct stream *s)
+{
+    return s->is_in_queue && !s->is_replied;
+}
+
+void stream_charged(struct stream *s, bool is_granted)
+{
+    if (is_granted)
+        get_memory(s);
+    else
+        REFUSE(s, GRPC_UNAVAILABLE,
+               "too many request bytes are in flight. Use %s to increase the limit.",
+               options_of(s)->budget_flag);
 }
 
 /* The message is the handler's. */
@@ -308,15 +326,46 @@ static size_t take_data(struct stream *s, const uint8_t *data, size_t len)
     return len;
 }
 
-void stream_data(struct stream *s, const uint8_t *data, size_t len)
+size_t stream_data(struct stream *s, const uint8_t *data, size_t len)
 {
-    /* What comes after an answer is dropped. */
-    while (len > 0 && !s->is_replied) {
-        size_t n = take_data(s, data, len);
+    size_t taken = 0;
+    while (taken < len && !s->is_replied && !stream_is_waiting(s)) {
+        size_t n = take_data(s, data + taken, len - taken);
         if (n == 0)
             REFUSE(s, GRPC_INTERNAL, "more than one message in a unary call");
-        data += n;
-        len -= n;
+        taken += n;
+    }
+    s->data_ns = now_ns(s);
+    return s->is_replied ? len : taken; /* what comes after an answer is dropped */
+}
+
+/* A message has begun, and nothing but the client keeps it from getting on. */
+static bool is_coming(const struct stream *s)
+{
+    return !s->is_replied && !stream_is_waiting(s) && s->prefix_len == FRAME_PREFIX_BYTES &&
+           s->received < s->message_len && s->unconsumed == 0;
+}
+
+void stream_check_all(struct grpc_conn *c)
+{
+    uint64_t stall = c->shard->server->options.stall_ns_max;
+    uint64_t now = loop_now_ns(c->shard->loop);
+    struct list *next;
+    c->check_ns = 0;
+    for (struct list *it = c->streams.next; it != &c->streams; it = next) {
+        struct stream *s = LIST_ENTRY(it, struct stream, in_conn);
+        next = it->next;
+        if (!is_coming(s))
+            continue;
+        uint64_t due = s->data_ns + stall;
+        if (c->held.bytes) {
+            due = now + stall; /* we do not read: it may be there */
+        } else if (due <= now) {
+            REFUSE(s, GRPC_UNAVAILABLE, "the message came too slowly");
+            continue;
+        }
+        if (!c->check_ns || due < c->check_ns)
+            c->check_ns = due;
     }
 }
 
@@ -335,7 +384,7 @@ void grpc_message_release(struct grpc_exchange *ex, size_t message_len)
     assert(s->pub.is_stream && s->held >= held_bytes(message_len));
     s->held -= held_bytes(message_len);
     if (options_of(s)->budget && !s->pub.budget_exempt) {
-        budget_give(options_of(s)->budget, message_len);
+        wait_give(s->conn->shard, message_len);
         s->budget_bytes -= message_len;
     }
     if (s->is_open && s->unconsumed > 0 && s->held < STREAM_HELD_BYTES_MAX) {

@@ -200,6 +200,7 @@ static tis_error *create_grpc(struct server *s)
         .header_bytes_max = GRPC_HEADER_BYTES_MAX,
         .lifetime = grpc_lifetime_of(o),
         .budget = &s->budget,
+        .budget_wait_ns_max = BUDGET_WAIT_SECS * NS_PER_SEC,
     };
     struct grpc_handler handler = api_grpc_handler(&s->api);
     return grpc_server_create(&grpc, &handler, s->loops, s->loop_count, &s->grpc);
