@@ -106,14 +106,14 @@ class Server(HttpClient):
     """One server. Use it in a `with` block, or end it with stop(); both check how it ended.
 
     The port is the one of the line on stdout; give `port` to talk to it before that line. `env`
-    adds to its environment.
+    adds to its environment. `program`: instead of executable().
     """
 
-    def __init__(self, repositories, *flags, port=0, wait=True, env=None):
+    def __init__(self, repositories, *flags, port=0, wait=True, env=None, program=None):
         if isinstance(repositories, (str, os.PathLike)):
             repositories = [repositories]
         self.port = port
-        self.command = [executable(), "--http-address=127.0.0.1", f"--http-port={port}",
+        self.command = [program or executable(), "--http-address=127.0.0.1", f"--http-port={port}",
                         "--grpc-address=127.0.0.1", "--grpc-port=0",
                         *(f"--model-repository={r}" for r in repositories), *flags]
         self.changed = threading.Condition()
