@@ -88,6 +88,7 @@ struct stream {
     size_t wanted;
     uint64_t wait_ns;  /* since when */
     uint64_t data_ns;  /* last bytes of a message */
+    uint64_t sent_ns;  /* of `unsent`: last bytes into the output, or since when some wait */
     size_t held;       /* of a stream: charged messages that the handler has, see held_bytes() */
     size_t unconsumed; /* of the stream's window, to be given back when less is held */
 
@@ -166,10 +167,10 @@ struct grpc_conn {
     size_t data_left;     /* of its payload; 0: none comes */
     size_t data_bytes;    /* its payload; 0: there is no reason to expect another one like it */
     struct held_input held;
-    const uint8_t *paused_at;  /* nghttp2 has just been paused there */
-    uint64_t check_ns;         /* when to look for messages that do not get on; 0: there are none */
-    size_t unsent;             /* bytes of replies that are not done */
-    size_t unsent_charged;     /* of these */
+    const uint8_t *paused_at; /* nghttp2 has just been paused there */
+    uint64_t check_ns;     /* when to look for messages, either way, that do not get on; 0: none */
+    size_t unsent;         /* bytes of replies that are not done */
+    size_t unsent_charged; /* of these */
     struct loop_message flush; /* at the end of the loop's round, for all answers of the round */
 };
 
@@ -274,7 +275,9 @@ size_t stream_data(struct stream *s, const uint8_t *data, size_t len);
 bool stream_is_waiting(const struct stream *s);
 /* wait_charge() has got the bytes, or given up. */
 void stream_charged(struct stream *s, bool is_granted);
-/* Refuses messages of c that have not got on for stall_ns_max. */
+/* Something of s begins to wait for the client: *ret_since is now, and stream_check_all() will look. */
+void stream_watch(struct stream *s, uint64_t *ret_since);
+/* Ends the calls of c whose messages, to us or from us, have not got on for stall_ns_max. */
 void stream_check_all(struct grpc_conn *c);
 /* Gives back what can be of the windows that the bytes of stream_data() have used. An error of
  * nghttp2's. */

@@ -145,6 +145,7 @@ int output_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
     if (!has_room(o))
         return NGHTTP2_ERR_WOULDBLOCK;
     append_copy(o, head, FRAME_HEAD_BYTES);
+    s->sent_ns = loop_now_ns(s->conn->shard->loop);
     while (len > 0) {
         struct grpc_message *m = LIST_ENTRY(s->messages.next, struct grpc_message, link);
         size_t n = take(o, m, len);

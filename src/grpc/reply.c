@@ -302,6 +302,8 @@ static bool queue(struct stream *s, struct grpc_message *m)
     }
     frame_put_prefix(m->prefix, (uint32_t)bytes);
     list_append(&s->messages, &m->link);
+    if (s->unsent == 0)
+        stream_watch(s, &s->sent_ns);
     s->unsent += m->left;
     return true;
 }

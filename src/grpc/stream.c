@@ -232,20 +232,24 @@ static size_t held_bytes(size_t message_len)
     return message_len > MESSAGE_HELD_BYTES_MIN ? message_len : MESSAGE_HELD_BYTES_MIN;
 }
 
+void stream_watch(struct stream *s, uint64_t *ret_since)
+{
+    uint64_t stall = options_of(s)->stall_ns_max;
+    *ret_since = now_ns(s);
+    if (stall && !s->conn->check_ns)
+        s->conn->check_ns = *ret_since + stall;
+}
+
 /* The message may come. */
 static void get_memory(struct stream *s)
 {
-    struct grpc_conn *c = s->conn;
-    uint64_t stall = options_of(s)->stall_ns_max;
     tis_error *err =
         handler_of(s)->on_message(&s->pub, s->message_len, &s->memory, handler_of(s)->arg);
     if (err)
         REFUSE(s, GRPC_UNAVAILABLE, "%s", error_text(err));
     error_free(err);
     assert(!s->pub.is_stream || !s->memory.release);
-    s->data_ns = now_ns(s);
-    if (stall && !c->check_ns)
-        c->check_ns = s->data_ns + stall;
+    stream_watch(s, &s->data_ns);
 }
 
 /* The prefix of the message is complete. */
@@ -346,25 +350,44 @@ static bool is_coming(const struct stream *s)
            s->received < s->message_len && s->unconsumed == 0;
 }
 
+/* When s has waited too long for its client; UINT64_MAX: it does not wait. */
+static uint64_t stalled_due(const struct stream *s)
+{
+    const struct grpc_conn *c = s->conn;
+    uint64_t stall = c->shard->server->options.stall_ns_max;
+    uint64_t due = UINT64_MAX;
+    if (s->is_open && s->unsent > 0) /* unless all of c waits, which stall_due() sees */
+        due = (c->out ? now_ns(s) : s->sent_ns) + stall;
+    if (is_coming(s)) {
+        /* While we do not read, it may lie in front of us. */
+        uint64_t coming = (c->held.bytes ? now_ns(s) : s->data_ns) + stall;
+        due = coming < due ? coming : due;
+    }
+    return due;
+}
+
+/* The client neither sends nor takes what it should. */
+static void give_up(struct stream *s)
+{
+    if (is_coming(s)) {
+        REFUSE(s, GRPC_UNAVAILABLE, "the message came too slowly");
+    } else if (nghttp2_submit_rst_stream(s->conn->session, NGHTTP2_FLAG_NONE, s->id,
+                                         NGHTTP2_CANCEL)) {
+        s->conn->is_failed = true;
+    }
+}
+
 void stream_check_all(struct grpc_conn *c)
 {
-    uint64_t stall = c->shard->server->options.stall_ns_max;
-    uint64_t now = loop_now_ns(c->shard->loop);
     struct list *next;
     c->check_ns = 0;
     for (struct list *it = c->streams.next; it != &c->streams; it = next) {
         struct stream *s = LIST_ENTRY(it, struct stream, in_conn);
         next = it->next;
-        if (!is_coming(s))
-            continue;
-        uint64_t due = s->data_ns + stall;
-        if (c->held.bytes) {
-            due = now + stall; /* we do not read: it may be there */
-        } else if (due <= now) {
-            REFUSE(s, GRPC_UNAVAILABLE, "the message came too slowly");
-            continue;
-        }
-        if (!c->check_ns || due < c->check_ns)
+        uint64_t due = stalled_due(s);
+        if (due <= loop_now_ns(c->shard->loop))
+            give_up(s);
+        else if (due != UINT64_MAX && (!c->check_ns || due < c->check_ns))
             c->check_ns = due;
     }
 }

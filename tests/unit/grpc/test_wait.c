@@ -241,12 +241,35 @@ static void test_stall(void **state)
     call_fini(&half);
 }
 
+/* An answer whose stream gets no window is given up. */
+static void test_closed_window(void **state)
+{
+    struct fixture f;
+    struct client client;
+    struct call shut = { 0 };
+    (void)state;
+    struct grpc_server_options options = { .stall_ns_max = 100 * NS_PER_MS };
+    fixture_open(&f, &options);
+    client_open(&client, &f, false);
+    const nghttp2_settings_entry window = { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0 };
+    nghttp2_submit_settings(client.session, NGHTTP2_FLAG_NONE, &window, 1);
+    add(&shut, 1, 1000);
+    call_start(&client, &shut, "/echo");
+    WAIT_FOR(&client, shut.is_closed);
+    assert_string_equal(shut.status, "");
+    assert_int_equal(shut.in.len, 0);
+    client_close(&client);
+    fixture_close(&f);
+    call_fini(&shut);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wait),    cmocka_unit_test(test_refuse),
-        cmocka_unit_test(test_give_up), cmocka_unit_test(test_stream),
-        cmocka_unit_test(test_unread),  cmocka_unit_test(test_stall),
+        cmocka_unit_test(test_wait),          cmocka_unit_test(test_refuse),
+        cmocka_unit_test(test_give_up),       cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_unread),        cmocka_unit_test(test_stall),
+        cmocka_unit_test(test_closed_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
