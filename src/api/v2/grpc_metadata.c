@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/status.h"
+#include "api/v2/log_settings.h"
 #include "api/v2/v2.h"
 #include "infer/datatype.h"
 #include "infer/reason.h"
@@ -458,6 +459,19 @@ void v2_rpc_repository_index(struct call *call)
     respond_message(call, err, &m.base);
     registry_info_free(models, count);
     arena_fini(&a);
+}
+
+/* ---- Log settings ---- */
+
+void v2_rpc_log_settings(struct call *call)
+{
+    tis_error *err = log_settings_change_message(call->message, call->message_len);
+    if (err) {
+        v2_rpc_fail(call, err);
+        return;
+    }
+    log_settings_append_message(&call->out);
+    v2_rpc_respond(call);
 }
 
 /* ---- What there is not ---- */

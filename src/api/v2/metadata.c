@@ -5,6 +5,7 @@
 
 #include <yyjson.h>
 
+#include "api/v2/log_settings.h"
 #include "api/v2/v2.h"
 #include "infer/datatype.h"
 #include "infer/reason.h"
@@ -246,4 +247,19 @@ void v2_repository_index(struct call *call)
 void v2_model_control(struct call *call)
 {
     v2_fail(call, reason_error_args(REASON_CONTROL_OFF, NULL, 0));
+}
+
+/* ---- Log settings ---- */
+
+void v2_logging(struct call *call)
+{
+    tis_error *err = NULL;
+    if (call->ex->method == HTTP_POST)
+        err = log_settings_change_json(call->ex->body, call->ex->body_len);
+    if (err) {
+        v2_fail(call, err);
+        return;
+    }
+    log_settings_append_json(&call->out);
+    call_respond_json(call, 200, &call->out);
 }

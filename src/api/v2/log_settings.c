@@ -1,11 +1,9 @@
-/* The settings of the log, as the v2 protocol shows and changes them. A request changes all that it names,
- * or nothing. */
-#include <stddef.h>
+#include "api/v2/log_settings.h"
+
 #include <string.h>
 
 #include <yyjson.h>
 
-#include "api/v2/v2.h"
 #include "base/log.h"
 #include "proto/json.h"
 #include "proto/message.h"
@@ -164,7 +162,7 @@ static void apply(const struct changes *changes)
     }
 }
 
-/* ---- HTTP ---- */
+/* ---- JSON ---- */
 
 static struct value json_value(yyjson_val *v)
 {
@@ -183,11 +181,12 @@ static struct value json_value(yyjson_val *v)
     return value;
 }
 
-static tis_error *read_json(const struct http_exchange *ex, struct changes *changes)
+tis_error *log_settings_change_json(const char *body, size_t len)
 {
-    if (ex->body_len == 0)
+    struct changes changes = { 0 };
+    if (len == 0)
         return NULL;
-    yyjson_doc *doc = yyjson_read(ex->body, ex->body_len, 0);
+    yyjson_doc *doc = yyjson_read(body, len, 0);
     yyjson_val *root = yyjson_doc_get_root(doc);
     tis_error *err = NULL;
     if (!yyjson_is_obj(root))
@@ -196,22 +195,16 @@ static tis_error *read_json(const struct http_exchange *ex, struct changes *chan
     yyjson_obj_iter it = yyjson_obj_iter_with(root);
     for (yyjson_val *key; !err && (key = yyjson_obj_iter_next(&it)) != NULL;) {
         struct value value = json_value(yyjson_obj_iter_get_val(key));
-        err = add_change(changes, yyjson_get_str(key), yyjson_get_len(key), &value);
+        err = add_change(&changes, yyjson_get_str(key), yyjson_get_len(key), &value);
     }
     yyjson_doc_free(doc);
+    if (!err)
+        apply(&changes);
     return err;
 }
 
-void v2_logging(struct call *call)
+void log_settings_append_json(struct bytes *out)
 {
-    struct changes changes = { 0 };
-    tis_error *err = call->ex->method == HTTP_POST ? read_json(call->ex, &changes) : NULL;
-    if (err) {
-        v2_fail(call, err);
-        return;
-    }
-    apply(&changes);
-    struct bytes *out = &call->out;
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
         struct value v = settings[i].get();
         bytes_printf(out, "%s\"%s\":", i > 0 ? "," : "{", settings[i].name);
@@ -223,10 +216,9 @@ void v2_logging(struct call *call)
             bytes_append_u64(out, v.number);
     }
     bytes_append_char(out, '}');
-    call_respond_json(call, 200, out);
 }
 
-/* ---- gRPC ---- */
+/* ---- Messages ---- */
 
 static tis_error *bad_message(void)
 {
@@ -290,23 +282,24 @@ static void append_entry(struct bytes *out, const struct setting *s)
     wire_append_varint(out, v.number);
 }
 
-void v2_rpc_log_settings(struct call *call)
+tis_error *log_settings_change_message(const char *message, size_t len)
 {
     struct changes changes = { 0 };
     tis_error *err = NULL;
-    struct wire w = wire_open(call->message, call->message_len);
+    struct wire w = wire_open(message, len);
     for (struct wire_field f; !err && wire_next(&w, &f);) {
         if (f.number == 1)
             err = f.type == WIRE_BYTES ? read_entry(&f, &changes) : bad_message();
     }
     if (!err && w.is_bad)
         err = bad_message();
-    if (err) {
-        v2_rpc_fail(call, err);
-        return;
-    }
-    apply(&changes);
+    if (!err)
+        apply(&changes);
+    return err;
+}
+
+void log_settings_append_message(struct bytes *out)
+{
     for (size_t i = 0; i < ARRAY_LEN(settings); i++)
-        append_entry(&call->out, &settings[i]);
-    v2_rpc_respond(call);
+        append_entry(out, &settings[i]);
 }
