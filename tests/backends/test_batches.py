@@ -1,5 +1,5 @@
-"""Builds onnxruntime_batches.c, and kit_batches.c, with the backend's sources and the sanitizers, and
-runs them.
+"""Builds onnxruntime_batches.c, kit_batches.c and repeat_player.c with the backends' sources and the
+sanitizers, and runs them.
 
 TIS_ORT is the engine's library, by default the one that scripts/fetch brings.
 """
@@ -71,3 +71,19 @@ def test_kit_batches_under_sanitizers(tmp_path):
     code = re.search(r"^`scale\.c`:\n\n```c\n(.*?)^```$", page, re.M | re.S)[1]
     (tmp_path / "scale.c").write_text(code)
     run(build(tmp_path, SANITIZERS, [ROOT / "tests/backends/kit_batches.c", tmp_path / "scale.c"]))
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_player_of_repeat_under_sanitizers(tmp_path, sanitizer):
+    kit = [ROOT / "backends/kit" / name for name in ("error.c", "tensor.c")]
+    wraps = [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc")]
+    program = tmp_path / "player"
+    subprocess.run([CC, "-std=gnu17", "-D_GNU_SOURCE", "-g", "-O1", f"-fsanitize={sanitizer}",
+                    "-fno-sanitize-recover=all", "-Wall", "-Wextra", "-Werror",
+                    "-Wno-unused-parameter", f"-I{ROOT}/include", f"-I{ROOT}/backends",
+                    ROOT / "tests/backends/repeat_player.c", ROOT / "backends/repeat/player.c", *kit,
+                    *wraps, "-pthread", "-o", program], check=True)
+    # The thread sanitizer of GCC 12 cannot live with the address randomization of newer kernels.
+    fixed = ["setarch", "-R"] if sanitizer == "thread" and shutil.which("setarch") and \
+        subprocess.run(["setarch", "-R", "true"], capture_output=True).returncode == 0 else []
+    run(*fixed, program)
