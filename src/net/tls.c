@@ -16,6 +16,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
@@ -23,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "base/lock.h"
 #include "base/log.h"
@@ -318,6 +321,24 @@ uint64_t tls_handshake_ns_max(const struct tls *tls)
     return tls->options.handshake_ns_max;
 }
 
+void tls_describe(const struct tls *tls, char *out, size_t out_bytes)
+{
+    X509 *certificate = SSL_CTX_get0_certificate(tls->context);
+    BIO *subject = BIO_new(BIO_s_mem());
+    char *text = NULL, expires[32] = "";
+    long len = 0;
+    struct tm tm;
+    if (subject) {
+        X509_NAME_print_ex(subject, X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253);
+        len = BIO_get_mem_data(subject, &text);
+    }
+    if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &tm) == 1)
+        strftime(expires, sizeof(expires), "%Y-%m-%dT%H:%M:%SZ", &tm);
+    snprintf(out, out_bytes, "subject=\"%.*s\" expires=%s", (int)len, text ? text : "", expires);
+    BIO_free(subject);
+    ERR_clear_error();
+}
+
 /* ---- streams ---- */
 
 struct tls_stream *tls_stream_create(struct tls *tls, int fd)
@@ -374,11 +395,26 @@ void tls_stream_end_sending(struct tls_stream *s)
     ERR_clear_error();
 }
 
+/* Why a session ends, for those who want to know: the peer's fault mostly, so not above verbose. */
+static void log_failure(const struct tls_stream *s)
+{
+    struct sockaddr_storage name;
+    socklen_t len = sizeof(name);
+    char reason[REASON_BYTES], peer[INET6_ADDRSTRLEN] = "", port[8] = "";
+    if (!log_is_enabled(LOG_LEVEL_VERBOSE))
+        return;
+    if (getpeername(bio_fd(SSL_get_rbio(s->ssl)), (struct sockaddr *)&name, &len) == 0)
+        (void)getnameinfo((struct sockaddr *)&name, len, peer, sizeof(peer), port, sizeof(port),
+                          NI_NUMERICHOST | NI_NUMERICSERV);
+    log_verbose("tls %s fails: %s peer=%s port=%s",
+                tls_stream_is_handshaking(s) ? "handshake" : "connection", openssl_reason(reason),
+                peer, port);
+}
+
 /* Turns a failed call into what recv() or send() would say. */
 static ssize_t failed(struct tls_stream *s, int result)
 {
     int error = errno;
-    char reason[REASON_BYTES];
     switch (SSL_get_error(s->ssl, result)) {
     case SSL_ERROR_ZERO_RETURN:
         return 0;
@@ -392,10 +428,7 @@ static ssize_t failed(struct tls_stream *s, int result)
         break;
     default:
         s->is_broken = true;
-        if (tls_stream_is_handshaking(s))
-            log_verbose("tls: handshake fails: %s", openssl_reason(reason));
-        else
-            log_verbose("tls: connection fails: %s", openssl_reason(reason));
+        log_failure(s);
         errno = ECONNABORTED;
     }
     ERR_clear_error();

@@ -48,6 +48,8 @@ MUST_USE tis_error *tls_reload(struct tls *tls);
 /* Streams may outlive it. NULL is accepted. */
 void tls_destroy(struct tls *tls);
 uint64_t tls_handshake_ns_max(const struct tls *tls);
+/* For the log: `subject="CN=a" expires=2027-01-31T12:00:00Z` of the server's certificate. */
+void tls_describe(const struct tls *tls, char *out, size_t out_bytes);
 
 /* ---- one connection; the functions of net/transport.h call these ---- */
 

@@ -95,6 +95,13 @@ static tis_error *create_loops(struct server *s)
     return NULL;
 }
 
+static void log_certificate(const char *event, const struct tls *tls, const char *port)
+{
+    char text[512];
+    tls_describe(tls, text, sizeof(text));
+    log_info("%s port=%s %s", event, port, text);
+}
+
 /* TLS of one port, as its flags say; *ret_tls stays NULL without. */
 static tis_error *create_tls(const struct ssl_options *ssl, bool is_http, const char *protocols,
                              uint64_t handshake_ns_max, struct tls **ret_tls)
@@ -106,7 +113,7 @@ static tis_error *create_tls(const struct ssl_options *ssl, bool is_http, const 
                         is_http ? "http" : "grpc");
         return NULL;
     }
-    return tls_create(
+    tis_error *err = tls_create(
         &(struct tls_options){
             .certificate = { ssl->certificate,
                              is_http ? "--http-server-cert" : "--grpc-server-cert" },
@@ -117,6 +124,9 @@ static tis_error *create_tls(const struct ssl_options *ssl, bool is_http, const 
             .handshake_ns_max = handshake_ns_max,
         },
         ret_tls);
+    if (!err)
+        log_certificate("tls certificate", *ret_tls, is_http ? "http" : "grpc");
+    return err;
 }
 
 /* A connection of the HTTP port that speaks HTTP/2: gRPC. */
@@ -366,12 +376,14 @@ void server_address(const struct server *s, char *out, size_t out_bytes)
 
 static void reload_tls(struct tls *tls, const char *port)
 {
-    tis_error *err = tls ? tls_reload(tls) : NULL;
+    if (!tls)
+        return;
+    tis_error *err = tls_reload(tls);
     if (err)
         log_error("tls reload fails port=%s error=\"%s\"; keeping the certificate in use", port,
                   error_text(err));
-    else if (tls)
-        log_info("tls reloaded port=%s", port);
+    else
+        log_certificate("tls reloaded", tls, port);
     error_free(err);
 }
 

@@ -120,7 +120,8 @@ def test_http(secure, authority):
     with connect(secure.port) as s:
         s.sendall(message("GET", "/v2/health/live"))
         assert b"HTTP" not in s.recv(100)
-    secure.wait_log("tls: handshake fails: http request")
+    line = secure.wait_log("tls handshake fails: http request")
+    assert "peer=127.0.0.1" in line
 
 
 def test_http_big(secure, authority):
@@ -344,7 +345,7 @@ def test_reload(start, repository, tmp_path):
 
         own.renewed.copy_to(own.server)
         server.signal(signal.SIGHUP)
-        server.wait_log("tls reloaded port=grpc")
+        assert 'subject="CN=renewed" expires=20' in server.wait_log("tls reloaded port=grpc")
         with dial(server, own) as new:
             assert (serial_of(new), answer_of(new).status) == (12, 200)
         assert read_answer(old).status == 200

@@ -604,6 +604,12 @@ static void test_reload(void **state)
     client_send(f, "still here", 10);
     wait_got(f, 10);
 
+    char text[200];
+    tls_describe(f->tls, text, sizeof(text));
+    assert_non_null(strstr(text, "subject=\"CN=client\" expires=2"));
+    tls_describe(f->tls, text, 20);
+    assert_int_equal(strlen(text), 19);
+
     struct fixture *g = connect_to(f->tls, NULL);
     f->tls = NULL; /* g's now; connections may outlive it */
     assert_int_equal(shake(g), 1);
