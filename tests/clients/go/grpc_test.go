@@ -492,19 +492,19 @@ var methods = map[string][2]string{
 	inference + ".ModelStatistics": {`{"name": "identity"}`, `"inferenceStats"`},
 	inference + ".RepositoryIndex": {`{}`, `"READY"`},
 
-	inference + ".RepositoryModelLoad":          {`{"model_name": "identity"}`, `Code: `},
-	inference + ".RepositoryModelUnload":        {`{"model_name": "identity"}`, `Code: `},
-	inference + ".SystemSharedMemoryStatus":     {`{}`, `Code: `},
-	inference + ".SystemSharedMemoryRegister":   {`{"name": "r"}`, `Code: `},
-	inference + ".SystemSharedMemoryUnregister": {`{"name": "r"}`, `Code: `},
-	inference + ".CudaSharedMemoryStatus":       {`{}`, `Code: `},
-	inference + ".CudaSharedMemoryRegister":     {`{"name": "r"}`, `Code: `},
-	inference + ".CudaSharedMemoryUnregister":   {`{"name": "r"}`, `Code: `},
-	inference + ".TraceSetting":                 {`{}`, `Code: `},
-	inference + ".LogSettings":                  {`{}`, `Code: `},
+	inference + ".RepositoryModelLoad":          {`{"model_name": "identity"}`, `Code: Unavailable`},
+	inference + ".RepositoryModelUnload":        {`{"model_name": "identity"}`, `Code: Unavailable`},
+	inference + ".SystemSharedMemoryStatus":     {`{}`, `Code: Unimplemented`},
+	inference + ".SystemSharedMemoryRegister":   {`{"name": "r"}`, `Code: Unimplemented`},
+	inference + ".SystemSharedMemoryUnregister": {`{"name": "r"}`, `Code: Unimplemented`},
+	inference + ".CudaSharedMemoryStatus":       {`{}`, `Code: Unimplemented`},
+	inference + ".CudaSharedMemoryRegister":     {`{"name": "r"}`, `Code: Unimplemented`},
+	inference + ".CudaSharedMemoryUnregister":   {`{"name": "r"}`, `Code: Unimplemented`},
+	inference + ".TraceSetting":                 {`{}`, `Code: Unimplemented`},
+	inference + ".LogSettings":                  {`{}`, `"log_info"`},
 
 	oldServer + ".Status":  {`{"model_name": "identity"}`, `"SUCCESS"`},
-	oldServer + ".Profile": {`{"cmd": "start"}`, `"SUCCESS"`},
+	oldServer + ".Profile": {`{"cmd": "start"}`, `"UNSUPPORTED"`},
 	oldServer + ".Health":  {`{"mode": "ready"}`, `"health": true`},
 	oldServer + ".Infer": {`{"model_name": "identity", "model_version": -1, "meta_data": {"batch_size": 1,
 		"input": [{"name": "INPUT0", "dims": [1]}], "output": [{"name": "OUTPUT0"}]},
@@ -512,9 +512,9 @@ var methods = map[string][2]string{
 	oldServer + ".StreamInfer": {`{"model_name": "identity", "model_version": -1, "meta_data": {"batch_size": 1,
 		"input": [{"name": "INPUT0", "dims": [1]}], "output": [{"name": "OUTPUT0"}]},
 		"raw_input": ["AQAAAA=="]}`, `"AQAAAA=="`},
-	oldServer + ".ModelControl":        {`{"model_name": "identity"}`, `"UNSUPPORTED"`},
+	oldServer + ".ModelControl":        {`{"model_name": "identity"}`, `"UNAVAILABLE"`},
 	oldServer + ".SharedMemoryControl": {`{"status": {}}`, `"UNSUPPORTED"`},
-	oldServer + ".Repository":          {`{"index": true}`, `"request_status"`},
+	oldServer + ".Repository":          {`{"index": true}`, `"identity"`},
 }
 
 // grpcurl gives what it printed, whatever its exit status: that is an error of gRPC.
@@ -553,7 +553,7 @@ func TestGrpcurl(t *testing.T) {
 				if !known {
 					t.Fatal("not in the table of methods")
 				}
-				out := grpcurl(t, "-max-time", "10", "-d", call[0], server, method)
+				out := grpcurl(t, "-max-time", "5", "-d", call[0], server, method)
 				if !strings.Contains(out, call[1]) {
 					t.Errorf("got %s\nwant %s", out, call[1])
 				}
