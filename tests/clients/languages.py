@@ -220,7 +220,7 @@ def h2spec(name):
     seen = set()
 
     def play(port, report, *arguments):
-        subprocess.run([folder / "h2spec", "--host=127.0.0.1", f"--port={port}", "--timeout=1",
+        subprocess.run([folder / "h2spec", "--host=127.0.0.1", f"--port={port}", "--timeout=4",
                         "--strict", f"--junit-report={report}", *arguments], timeout=300,
                        stdout=subprocess.DEVNULL)
         for suite in xml.etree.ElementTree.parse(report).getroot().iter("testsuite"):
