@@ -29,6 +29,7 @@ import tempfile
 import threading
 import xml.etree.ElementTree
 
+import certificates
 import server
 from server import ROOT, Server
 
@@ -107,7 +108,8 @@ def go_tools(folder, env, *packages):
 
 # ---- The servers ----
 
-# Variable with its address -> its flags. TIS_HTTP is the HTTP port of the first.
+# Variable with its address -> its flags. There are TIS_TLS and TIS_MUTUAL as well, with certificates
+# in the folder TIS_CERTIFICATES (see certificates.py), and TIS_HTTP, the HTTP port of TIS_PLAIN.
 SERVERS = {
     "TIS_PLAIN": [],
     "TIS_COMPRESSED": ["--grpc-infer-response-compression-level=medium"],
@@ -115,10 +117,6 @@ SERVERS = {
                     "--grpc-keepalive-time=1000", "--grpc-keepalive-permit-without-calls=true"],
     "TIS_STRICT": ["--grpc-http2-max-ping-strikes=1"],
     "TIS_AGE": ["--grpc-max-connection-age=500", "--grpc-max-connection-age-grace=30000"],
-    "TIS_TLS": ["--grpc-use-ssl=true", "--grpc-server-cert={}/server.pem",
-                "--grpc-server-key={}/server.key"],
-    "TIS_MUTUAL": ["--grpc-use-ssl-mutual=true", "--grpc-server-cert={}/server.pem",
-                   "--grpc-server-key={}/server.key", "--grpc-root-cert={}/ca.pem"],
 }
 
 REPEAT = server.config(
@@ -129,35 +127,22 @@ REPEAT = server.config(
     extra="model_transaction_policy { decoupled: true }")
 
 
-def make_certificates(folder):
-    """ca signs server and client; stranger signs itself."""
-    def make(name, *arguments):
-        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key",
-            "-out", folder / f"{name}.pem", *arguments)
-
-    need("openssl", "openssl")
-    signed = ["-CA", folder / "ca.pem", "-CAkey", folder / "ca.key"]
-    make("ca")
-    make("server", *signed, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    make("client", *signed)
-    make("stranger")
-
-
 @contextlib.contextmanager
 def servers():
-    """Runs all of SERVERS; gives the variables. Each has to end well, without a report."""
-    step(f"starting {len(SERVERS)} servers")
+    """Runs all of them; gives the variables. Each has to end well, without a sanitizer's report."""
+    need("openssl", "openssl")
+    step("starting the servers")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         repository = pathlib.Path(folder) / "models"
         server.add_model(repository, "identity", server.identity("INT32"))
         server.add_model(repository, "bytes", server.identity("UINT8"))
         server.add_model(repository, "slow", server.identity("INT32", delay_ms=3000))
         server.add_model(repository, "repeat", REPEAT)
-        make_certificates(pathlib.Path(folder))
+        authority = certificates.Authority(folder)
         variables = {"TIS_CERTIFICATES": folder}
-        for name, flags in SERVERS.items():
-            one = stack.enter_context(Server(repository, *(f.format(folder) for f in flags)))
+        for name, flags in {**SERVERS, "TIS_TLS": authority.flags("grpc"),
+                            "TIS_MUTUAL": authority.flags("grpc", mutual=True)}.items():
+            one = stack.enter_context(Server(repository, *flags))
             variables[name] = one.grpc_url
             if name == "TIS_PLAIN":
                 variables["TIS_HTTP"] = one.url

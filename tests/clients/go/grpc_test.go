@@ -423,14 +423,14 @@ func TestAge(t *testing.T) {
 func TestTLS(t *testing.T) {
 	folder := env(t, "TIS_CERTIFICATES")
 	roots := func(name string) *x509.CertPool {
-		text, err := os.ReadFile(filepath.Join(folder, name+".pem"))
+		text, err := os.ReadFile(filepath.Join(folder, name+".crt"))
 		succeed(t, err)
 		pool := x509.NewCertPool()
 		pool.AppendCertsFromPEM(text)
 		return pool
 	}
 	pair := func(name string) tls.Certificate {
-		certificate, err := tls.LoadX509KeyPair(filepath.Join(folder, name+".pem"), filepath.Join(folder, name+".key"))
+		certificate, err := tls.LoadX509KeyPair(filepath.Join(folder, name+".crt"), filepath.Join(folder, name+".key"))
 		succeed(t, err)
 		return certificate
 	}
@@ -439,13 +439,13 @@ func TestTLS(t *testing.T) {
 		config       tls.Config
 		works        bool
 	}{
-		{"trusted", "TIS_TLS", tls.Config{RootCAs: roots("ca")}, true},
-		{"1.2", "TIS_TLS", tls.Config{RootCAs: roots("ca"), MaxVersion: tls.VersionTLS12}, true},
-		{"unknown authority", "TIS_TLS", tls.Config{RootCAs: roots("stranger")}, false},
-		{"mutual", "TIS_MUTUAL", tls.Config{RootCAs: roots("ca"),
+		{"trusted", "TIS_TLS", tls.Config{RootCAs: roots("root")}, true},
+		{"1.2", "TIS_TLS", tls.Config{RootCAs: roots("root"), MaxVersion: tls.VersionTLS12}, true},
+		{"unknown authority", "TIS_TLS", tls.Config{RootCAs: roots("other_root")}, false},
+		{"mutual", "TIS_MUTUAL", tls.Config{RootCAs: roots("root"),
 			Certificates: []tls.Certificate{pair("client")}}, true},
-		{"mutual, none", "TIS_MUTUAL", tls.Config{RootCAs: roots("ca")}, false},
-		{"mutual, unknown", "TIS_MUTUAL", tls.Config{RootCAs: roots("ca"),
+		{"mutual, none", "TIS_MUTUAL", tls.Config{RootCAs: roots("root")}, false},
+		{"mutual, unknown", "TIS_MUTUAL", tls.Config{RootCAs: roots("root"),
 			Certificates: []tls.Certificate{pair("stranger")}}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -477,7 +477,7 @@ const (
 // What each method is sent, and what its answer holds. Reflection has to show no other.
 var methods = map[string][2]string{
 	health + ".Check": {`{}`, `"status": "SERVING"`},
-	health + ".Watch": {`{}`, `Code: Unimplemented`},
+	health + ".Watch": {`{}`, `"status": "SERVING"`}, // and goes on, until -max-time
 
 	inference + ".ServerLive":     {`{}`, `"live": true`},
 	inference + ".ServerReady":    {`{}`, `"ready": true`},

@@ -286,13 +286,13 @@ describe('connections', () => {
   });
 
   const pem = (name) => fs.readFileSync(path.join(env('TIS_CERTIFICATES'), name));
-  const pair = (name) => [pem(`${name}.key`), pem(`${name}.pem`)];
+  const pair = (name) => [pem(`${name}.key`), pem(`${name}.crt`)];
   for (const [name, server, files, works] of [
-    ['TLS', 'TIS_TLS', () => [pem('ca.pem')], true],
-    ['TLS, unknown authority', 'TIS_TLS', () => [pem('stranger.pem')], false],
-    ['mutual TLS', 'TIS_MUTUAL', () => [pem('ca.pem'), ...pair('client')], true],
-    ['mutual TLS, none', 'TIS_MUTUAL', () => [pem('ca.pem')], false],
-    ['mutual TLS, unknown', 'TIS_MUTUAL', () => [pem('ca.pem'), ...pair('stranger')], false],
+    ['TLS', 'TIS_TLS', () => [pem('root.crt')], true],
+    ['TLS, unknown authority', 'TIS_TLS', () => [pem('other_root.crt')], false],
+    ['mutual TLS', 'TIS_MUTUAL', () => [pem('root.crt'), ...pair('client')], true],
+    ['mutual TLS, none', 'TIS_MUTUAL', () => [pem('root.crt')], false],
+    ['mutual TLS, unknown', 'TIS_MUTUAL', () => [pem('root.crt'), ...pair('stranger')], false],
   ]) {
     test(name, async (t) => {
       const client = connect(t, server, {}, grpc.credentials.createSsl(...files()));

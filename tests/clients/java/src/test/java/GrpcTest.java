@@ -364,19 +364,19 @@ class GrpcTest {
 
     @ParameterizedTest(name = "TLS with {0}: {2}")
     @CsvSource({
-        "trusted, TIS_TLS, ca, , true",
-        "unknown authority, TIS_TLS, stranger, , false",
-        "mutual, TIS_MUTUAL, ca, client, true",
-        "'mutual, none', TIS_MUTUAL, ca, , false",
-        "'mutual, unknown', TIS_MUTUAL, ca, stranger, false",
+        "trusted, TIS_TLS, root, , true",
+        "unknown authority, TIS_TLS, other_root, , false",
+        "mutual, TIS_MUTUAL, root, client, true",
+        "'mutual, none', TIS_MUTUAL, root, , false",
+        "'mutual, unknown', TIS_MUTUAL, root, stranger, false",
     })
     void tls(String name, String server, String authority, String own, boolean works)
             throws Exception {
         String folder = env("TIS_CERTIFICATES") + "/";
         TlsChannelCredentials.Builder credentials = TlsChannelCredentials.newBuilder()
-                .trustManager(new File(folder + authority + ".pem"));
+                .trustManager(new File(folder + authority + ".crt"));
         if (own != null) {
-            credentials.keyManager(new File(folder + own + ".pem"), new File(folder + own + ".key"));
+            credentials.keyManager(new File(folder + own + ".crt"), new File(folder + own + ".key"));
         }
         var stub = stub(connect(server, credentials.build()));
         if (works) {
