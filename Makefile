@@ -27,7 +27,7 @@ help:
 #: make speech       find the speech in a WAV file with the server that runs (make serve)
 #: make build        release build: build/trtserver, build/backends/NAME/libtriton_NAME.so
 #: make test         unit tests under sanitizers, fuzz corpora, real clients
-#: make test-full    the same with the full products of types and protocols
+#: make test-full    the same with the full products of types and protocols, h2spec, Go, Java, Node.js
 #: make lint         format, banned functions, include directions, long functions
 #: make bench        compare with Triton (ARGS=--quick; ARGS=--write puts the table into docs/)
 #: make fuzz         fuzz each entry point for a minute (FUZZ_SECONDS=60)
@@ -91,7 +91,11 @@ $(FETCHED)/.apt-test: scripts/setup-apt
 test: $(FETCHED)/.apt-test build models
 	$(Q)scripts/test
 
-test-full: $(FETCHED)/.apt-test build models
+$(FETCHED)/.apt-full: scripts/setup-apt
+	$(Q)scripts/setup-apt build test full
+	$(Q)mkdir -p $(@D) && touch $@ $(FETCHED)/.apt-build $(FETCHED)/.apt-test
+
+test-full: $(FETCHED)/.apt-full build models
 	$(Q)scripts/test --full
 
 lint: $(FETCHED)/.apt-test
