@@ -14,6 +14,7 @@ enum {
     REPLY_PARTS_INLINE = 6,
     REPLY_OUT_BYTES_KEPT_MAX = 4096,
     STREAM_UNSENT_BYTES_MAX = 256 << 20,
+    RESPONSE_OWN_BYTES = 1024, /* what a response takes besides its tensors */
 };
 
 #define LOOK_INTERVAL_NS NS_PER_SEC
@@ -33,6 +34,9 @@ struct call_stream {
     bool is_half_closed;
     bool is_draining;
     bool is_over; /* the exchange was answered */
+    /* atomic */
+    _Atomic size_t arriving; /* bytes of responses on their way to the loop */
+    _Atomic bool is_flooded; /* they were too many */
 };
 
 /* One message to the client, with what it points into. */
@@ -40,12 +44,16 @@ struct reply {
     struct grpc_message message;
     struct call *call;
     struct tis_response *response; /* or NULL */
+    size_t bytes;                  /* of it, while it is on its way */
     uint32_t flags;                /* of the response */
     struct loop_message arrived;
     struct bytes out;    /* its memory is reused */
     struct iovec *parts; /* parts_inline, or malloc'ed */
     struct iovec parts_inline[REPLY_PARTS_INLINE];
 };
+
+static const char too_many_unsent[] =
+    "the client does not read its responses: 256 MiB of them wait";
 
 static const struct slab reply_slab = { SLAB_REPLY, sizeof(struct reply) };
 
@@ -155,8 +163,7 @@ static void call_stream_end(struct call_stream *stream, enum grpc_code code, con
 static void reply_send(struct call_stream *stream, struct reply *r)
 {
     if (!stream->is_over && grpc_unsent_bytes(stream->ex) > STREAM_UNSENT_BYTES_MAX)
-        call_stream_end(stream, GRPC_RESOURCE_EXHAUSTED,
-                        "the client does not read its responses: 256 MiB of them wait");
+        call_stream_end(stream, GRPC_RESOURCE_EXHAUSTED, too_many_unsent);
     if (stream->is_over)
         reply_end(r);
     else
@@ -255,6 +262,9 @@ static void response_arrived(struct loop_message *m)
 {
     struct reply *r = CONTAINER_OF(m, struct reply, arrived);
     struct call *call = r->call;
+    atomic_fetch_sub(&call->stream->arriving, r->bytes);
+    if (!r->response)
+        call_stream_end(call->stream, GRPC_RESOURCE_EXHAUSTED, too_many_unsent);
     bool is_late = is_ordered(call) && call->answer_count > 0;
     if (is_late)
         log_warning("model %s is not decoupled and sent more than one response to a request; "
@@ -277,19 +287,46 @@ static void response_arrived(struct loop_message *m)
     reply_end(r);
 }
 
+static size_t response_bytes(const struct tis_response *response)
+{
+    size_t bytes = RESPONSE_OWN_BYTES;
+    for (const struct tis_output *o = response->outputs; o; o = o->next)
+        bytes += o->bytes;
+    return bytes;
+}
+
+/* A backend that is faster than the loop could fill the memory before the loop sees any of it. A
+ * response too many is dropped; the first such goes on as NULL and tells the loop, the others are
+ * refused (false). */
+static bool admit(struct call_stream *stream, struct tis_response **response, size_t bytes)
+{
+    if (atomic_fetch_add(&stream->arriving, bytes) <= STREAM_UNSENT_BYTES_MAX)
+        return true;
+    response_destroy(response);
+    if (!atomic_exchange(&stream->is_flooded, true))
+        return true;
+    atomic_fetch_sub(&stream->arriving, bytes);
+    return false;
+}
+
 /* A backend's thread. */
 static void sink_complete(struct sink *sink, struct tis_response *response, uint32_t flags)
 {
     struct call *call = sink->user;
     if (!response)
         return;
+    size_t bytes = response_bytes(response);
+    if (!admit(call->stream, &response, bytes))
+        return;
     struct reply *r = reply_create(call);
     if (!r) {
+        atomic_fetch_sub(&call->stream->arriving, bytes);
         log_error("model %s: out of memory, a response is dropped", sink->version->model_name);
         response_destroy(&response);
         return;
     }
     r->response = response;
+    r->bytes = bytes;
     r->flags = flags;
     r->arrived.run = response_arrived;
     loop_post(call->loop, &r->arrived);
