@@ -50,7 +50,8 @@ static struct stream *large_message(const struct grpc_conn *c)
     struct stream *s = NULL;
     if (c->data_left > 0)
         s = nghttp2_session_get_stream_user_data(c->session, c->data_id);
-    bool is_large = s && !s->is_replied && s->prefix_len == FRAME_PREFIX_BYTES &&
+    /* Without memory it waits for the budget. */
+    bool is_large = s && !s->is_replied && s->memory.base && s->prefix_len == FRAME_PREFIX_BYTES &&
                     s->message_len - s->received >= INPUT_LARGE_BYTES_MIN;
     return is_large ? s : NULL;
 }

@@ -16,12 +16,14 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "grpc/conn.h"
 
 enum {
     MESSAGE_BYTES = 90000,
     FRAME_BYTES = 8000,
     CUT_STEP = 449,
+    BUDGET_BYTES = 1 << 20,
 };
 
 enum flag {
@@ -39,6 +41,7 @@ struct outcome {
 static struct outcome seen;
 static struct loop *loop;
 static struct grpc_server *server;
+static struct budget budget;
 
 static void on_head(struct grpc_exchange *ex, void *arg)
 {
@@ -114,8 +117,11 @@ static int set_up(void **state)
         .message_bytes_max = 8 << 20,
         .message_bytes_flag = "--flag",
         .streams_max = 16,
+        .budget = &budget,
+        .budget_wait_ns_max = 10 * NS_PER_SEC,
     };
     (void)state;
+    budget_init(&budget, BUDGET_BYTES);
     assert_null(loop_create("test", &loop));
     assert_null(grpc_server_create(&options, &handler, &loop, 1, &server));
     return 0;
@@ -381,11 +387,45 @@ static void test_stream(void **state)
     run_cases("/stream", true);
 }
 
+/* The message has no memory yet: it waits for the budget while more of its frame comes. */
+static void test_waiting(void **state)
+{
+    struct bytes wire = { 0 }, body = { 0 };
+    int fds[2];
+    (void)state;
+    begin(&wire);
+    call(&wire, 1, "/unary");
+    size_t cut = wire.len + 9 + FRAME_PREFIX_BYTES;
+    append_message(&body, MESSAGE_BYTES);
+    even_frames(&wire, &body);
+    seen = (struct outcome){ 0 };
+    budget_force(&budget, BUDGET_BYTES);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+    grpc_server_adopt(server, fds[0]);
+    rounds(fds[1]);
+    assert_int_equal(send(fds[1], wire.data, cut, MSG_NOSIGNAL), cut);
+    rounds(fds[1]);
+    assert_int_equal(send(fds[1], wire.data + cut, wire.len - cut, MSG_NOSIGNAL), wire.len - cut);
+    rounds(fds[1]);
+    assert_int_equal(seen.requests, 0);
+    budget_give(&budget, BUDGET_BYTES);
+    uint64_t deadline = clock_ns() + 10 * NS_PER_SEC;
+    while (seen.requests == 0 && clock_ns() < deadline)
+        loop_run_once(loop, NS_PER_SEC);
+    assert_int_equal(seen.requests, 1);
+    close(fds[1]);
+    rounds(fds[1]);
+    assert_int_equal(budget.bytes, 0);
+    bytes_fini(&wire);
+    bytes_fini(&body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_unary, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stream, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_waiting, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
