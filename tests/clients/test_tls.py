@@ -5,6 +5,7 @@ the end of a connection.
 """
 import asyncio
 import http.client
+import queue
 import signal
 import socket
 import ssl
@@ -298,6 +299,24 @@ def test_grpc_on_http_port(secure, authority):
         values = np.arange(BIG // 4, dtype=np.float32)
         found = client.infer("m", [infer_input(values)]).as_numpy("OUTPUT0")
         np.testing.assert_array_equal(found, values)
+
+
+@pytest.mark.parametrize("port", ["grpc", "http"])
+def test_grpc_stream(secure, authority, port):
+    """One bidirectional stream, small and large messages in turn."""
+    url = secure.grpc_url if port == "grpc" else f"localhost:{secure.port}"
+    answers = queue.Queue()
+    arrays = [np.full(1 if i % 3 else 200_000, i, np.float32) for i in range(30)]
+    with grpc_client(url, authority) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        for i, array in enumerate(arrays):
+            client.async_stream_infer("m", [infer_input(array)], request_id=str(i))
+        for _ in arrays:
+            result, error = answers.get(timeout=30)
+            assert error is None
+            array = arrays[int(result.get_response().id)]
+            np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), array)
+        client.stop_stream()
 
 
 def test_grpc_plain_client(secure):
