@@ -106,14 +106,15 @@ class Server(HttpClient):
     """One server. Use it in a `with` block, or end it with stop(); both check how it ended.
 
     The port is the one of the line on stdout; give `port` to talk to it before that line. `env`
-    adds to its environment. `program`: instead of executable().
+    adds to its environment. `program`: instead of executable(); a list begins with what runs it.
     """
 
     def __init__(self, repositories, *flags, port=0, wait=True, env=None, program=None):
         if isinstance(repositories, (str, os.PathLike)):
             repositories = [repositories]
         self.port = port
-        self.command = [program or executable(), "--http-address=127.0.0.1", f"--http-port={port}",
+        program = [program or executable()] if not isinstance(program, list) else program
+        self.command = [*program, "--http-address=127.0.0.1", f"--http-port={port}",
                         "--grpc-address=127.0.0.1", "--grpc-port=0",
                         *(f"--model-repository={r}" for r in repositories), *flags]
         self.changed = threading.Condition()
