@@ -46,6 +46,7 @@ struct api_options {
     uint64_t body_bytes_max;
     bool strict_readiness;
     bool allow_profiling;
+    enum compress_level grpc_compression; /* of answers to inference */
     struct restrictions http_restrictions;
     struct restrictions grpc_restrictions;
     const struct forward *http_forward; /* NULL: no header */

@@ -115,6 +115,8 @@ static void on_head(struct grpc_exchange *ex, void *arg)
         ex->budget_exempt = true;
         ex->message_bytes_max = EXEMPT_BYTES_MAX;
     }
+    if (rpc->flags & ROUTE_INFER)
+        ex->compression = api->options.grpc_compression;
 }
 
 static tis_error *on_message(struct grpc_exchange *ex, size_t bytes,

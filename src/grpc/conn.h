@@ -13,6 +13,8 @@
 
 #include "base/arena.h"
 #include "base/list.h"
+#include "base/pool.h"
+#include "grpc/compress.h"
 #include "grpc/frame.h"
 #include "grpc/memory.h"
 #include "grpc/server.h"
@@ -44,6 +46,25 @@ enum {
     FREE_MAX = 256, /* streams and outputs kept by a shard for reuse */
 };
 
+/* How far a compressed message is; see unzip.c. */
+enum unzip_step {
+    UNZIP_IDLE,
+    UNZIP_MEASURE,
+    UNZIP_INFLATE,
+};
+
+struct unzip {
+    enum unzip_step step;
+    bool is_on_worker; /* which has the fields below, and the stream's encoding and memory */
+    void *zipped;      /* malloc'ed */
+    size_t zipped_len;
+    size_t bytes_max;
+    size_t bytes; /* decompressed */
+    enum compress_result result;
+    struct pool_job job;
+    struct loop_message done;
+};
+
 /* The header that says the client understands trailers. */
 enum te {
     TE_MISSING,
@@ -72,6 +93,7 @@ struct stream {
     bool has_metadata; /* the arena is in use */
     bool is_head_long; /* more metadata than we keep */
     enum te te;
+    enum compress_format encoding; /* of compressed messages */
 
     uint64_t timeout_ns;
     struct loop_timer deadline;
@@ -86,9 +108,12 @@ struct stream {
     bool is_in_queue;    /* for bytes of the budget, see input.c */
     struct list in_budget_queue;
     size_t wanted;
-    uint64_t wait_ns;  /* since when */
-    uint64_t data_ns;  /* last bytes of a message */
-    uint64_t sent_ns;  /* of `unsent`: last bytes into the output, or since when some wait */
+    uint64_t wait_ns; /* since when */
+    uint64_t data_ns; /* last bytes of a message */
+    uint64_t sent_ns; /* of `unsent`: last bytes into the output, or since when some wait */
+    bool is_zipped;   /* the message that comes */
+    bool is_end_due;  /* the client has sent everything, behind a message that is not yet asked */
+    struct unzip unzip;
     size_t held;       /* of a stream: charged messages that the handler has, see held_bytes() */
     size_t unconsumed; /* of the stream's window, to be given back when less is held */
 
@@ -100,7 +125,11 @@ struct stream {
     struct grpc_message own; /* the answer of a unary call */
     struct iovec *own_parts; /* own_inline, or malloc'ed */
     int final_code;
-    char *final_text; /* malloc'ed, or NULL */
+    char *final_text;                /* malloc'ed, or NULL */
+    enum compress_format zip_format; /* of messages out */
+    unsigned zip_accepted;           /* by the client; see compress_formats_in() */
+    struct list zipping;             /* messages that wait for compression; see zip.c */
+    bool is_finish_due;              /* behind them */
     struct iovec own_inline[PARTS_INLINE];
 
     struct arena arena; /* of the metadata */
@@ -260,6 +289,23 @@ void wait_charge_replies(struct grpc_conn *c);
 void wait_init(struct grpc_shard *shard);
 void wait_end(struct grpc_shard *shard);
 
+/* ---- zip.c ---- */
+
+/* Compresses m. True: m comes to reply_deliver() later; false: it is ready. */
+bool zip_put(struct grpc_message *m);
+void zip_free(struct grpc_message *m);
+
+/* ---- unzip.c ---- */
+
+/* Memory for the compressed message. */
+tis_error *unzip_memory(struct stream *s);
+/* It is complete. */
+void unzip_start(struct stream *s);
+/* The budget has the bytes that it will have. */
+void unzip_charged(struct stream *s);
+/* Lets go of it. Not while it is on a worker. */
+void unzip_drop(struct stream *s);
+
 /* ---- stream.c ---- */
 
 /* NULL when out of memory. */
@@ -275,6 +321,10 @@ size_t stream_data(struct stream *s, const uint8_t *data, size_t len);
 bool stream_is_waiting(const struct stream *s);
 /* wait_charge() has got the bytes, or given up. */
 void stream_charged(struct stream *s, bool is_granted);
+/* Memory from the handler for the message; false: refused. */
+bool stream_get_memory(struct stream *s);
+/* The message stands there. */
+void stream_unzipped(struct stream *s);
 /* Something of s begins to wait for the client: *ret_since is now, and stream_check_all() will look. */
 void stream_watch(struct stream *s, uint64_t *ret_since);
 /* Ends the calls of c whose messages, to us or from us, have not got on for stall_ns_max. */
@@ -302,6 +352,10 @@ PRINTF(3, 4) void reply_errorf(struct stream *s, enum grpc_code code, const char
 void reply_http(struct stream *s, const char *status);
 /* The stream is closed: drops what is queued. */
 void reply_drop(struct stream *s);
+/* Queues a message that has been compressed. */
+void reply_deliver(struct grpc_message *m);
+/* OK, behind the messages queued. */
+void reply_finish(struct stream *s);
 /* Slices of m have left the output. */
 void reply_slices_gone(struct grpc_message *m, uint32_t count);
 /* m is wholly in the output. */

@@ -44,6 +44,7 @@ void reply_run_done(struct grpc_conn *c)
         struct grpc_message *m = LIST_ENTRY(item, struct grpc_message, link);
         struct stream *s = m->stream;
         c->unsent -= m->bytes;
+        zip_free(m);
         if (m->done)
             m->done(m); /* may end the exchange; s stays until its messages are done */
         s->message_count--;
@@ -151,16 +152,18 @@ static ssize_t read_messages(nghttp2_session *session, int32_t id, uint8_t *buf,
 /* There is something to send, or the end: makes nghttp2 ask. */
 static void wake(struct stream *s)
 {
-    static const nghttp2_nv headers[] = {
+    const char *format = compress_name(s->zip_format);
+    const nghttp2_nv headers[] = {
         NV_CONST(":status", "200"),
         NV_CONST("content-type", "application/grpc"),
-        NV_CONST("grpc-accept-encoding", "identity"),
+        NV_CONST("grpc-accept-encoding", COMPRESS_ACCEPTED),
+        NV("grpc-encoding", format, strlen(format)),
     };
+    size_t header_count = ARRAY_LEN(headers) - (s->zip_format == COMPRESS_IDENTITY);
     int rc = 0;
     if (!s->is_begun) {
         nghttp2_data_provider provider = { .source.ptr = s, .read_callback = read_messages };
-        rc = nghttp2_submit_response(s->conn->session, s->id, headers, ARRAY_LEN(headers),
-                                     &provider);
+        rc = nghttp2_submit_response(s->conn->session, s->id, headers, header_count, &provider);
         s->is_begun = true;
     } else if (s->is_deferred && s->unsent == 0) {
         rc = submit_trailers(s); /* needs no window */
@@ -185,7 +188,7 @@ static void submit_error(struct stream *s, enum grpc_code code, const char *text
     const nghttp2_nv headers[] = {
         NV_CONST(":status", "200"),
         NV_CONST("content-type", "application/grpc"),
-        NV_CONST("grpc-accept-encoding", "identity"),
+        NV_CONST("grpc-accept-encoding", COMPRESS_ACCEPTED),
         NV("grpc-status", number, number_len),
         NV("grpc-message", encoded, text_len),
     };
@@ -276,21 +279,28 @@ static void leave(struct stream *s)
     grpc_conn_run_soon(c);
 }
 
+/* From here on m counts. */
+static void admit(struct stream *s, struct grpc_message *m)
+{
+    m->stream = s;
+    m->bytes = sizeof(m->prefix);
+    for (uint32_t i = 0; i < m->part_count; i++)
+        m->bytes += m->parts[i].iov_len;
+    s->conn->unsent += m->bytes;
+    s->message_count++;
+}
+
 /* False, with an answer given, when the message is longer than its prefix can say. */
 static bool queue(struct stream *s, struct grpc_message *m)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < m->part_count; i++)
         bytes += m->parts[i].iov_len;
-    m->stream = s;
     m->left = sizeof(m->prefix) + bytes;
     m->part_at = 0;
     m->part_offset = 0;
     m->slices = 0;
     m->prefix_at = 0;
-    m->bytes = m->left;
-    s->conn->unsent += m->bytes;
-    s->message_count++;
     if (bytes > INT32_MAX || !s->is_open || s->is_replied) {
         if (bytes > INT32_MAX)
             reply_errorf(s, GRPC_RESOURCE_EXHAUSTED,
@@ -301,6 +311,7 @@ static bool queue(struct stream *s, struct grpc_message *m)
         return false;
     }
     frame_put_prefix(m->prefix, (uint32_t)bytes);
+    m->prefix[0] = m->is_zipped;
     list_append(&s->messages, &m->link);
     if (s->unsent == 0)
         stream_watch(s, &s->sent_ns);
@@ -308,18 +319,31 @@ static bool queue(struct stream *s, struct grpc_message *m)
     return true;
 }
 
-void grpc_send(struct grpc_exchange *ex, struct grpc_message *m)
+void reply_deliver(struct grpc_message *m)
 {
-    struct stream *s = stream_of(ex);
-    assert(s->pub.is_stream && !s->is_answered && loop_is_current(s->conn->shard->loop));
+    struct stream *s = m->stream;
     if (queue(s, m))
         wake(s);
     else
         grpc_conn_run_soon(s->conn); /* calls done() */
 }
 
-static void finish(struct stream *s)
+void grpc_send(struct grpc_exchange *ex, struct grpc_message *m)
 {
+    struct stream *s = stream_of(ex);
+    assert(s->pub.is_stream && !s->is_answered && loop_is_current(s->conn->shard->loop));
+    admit(s, m);
+    if (!zip_put(m))
+        reply_deliver(m);
+}
+
+void reply_finish(struct stream *s)
+{
+    if (!s->is_open || s->is_replied)
+        return;
+    s->is_finish_due = !list_is_empty(&s->zipping);
+    if (s->is_finish_due)
+        return;
     s->is_replied = true;
     loop_timer_cancel(s->conn->shard->loop, &s->deadline);
     wake(s);
@@ -329,8 +353,7 @@ void grpc_finish(struct grpc_exchange *ex)
 {
     struct stream *s = stream_of(ex);
     answered(s);
-    if (s->is_open && !s->is_replied)
-        finish(s);
+    reply_finish(s);
     leave(s);
 }
 
@@ -354,8 +377,9 @@ static void respond(struct stream *s, const struct iovec *parts, uint32_t part_c
         memcpy(s->own_parts, parts, part_count * sizeof(*parts));
     s->own.parts = s->own_parts;
     s->own.part_count = part_count;
-    if (queue(s, &s->own))
-        finish(s);
+    admit(s, &s->own);
+    if (zip_put(&s->own) || queue(s, &s->own))
+        reply_finish(s);
 }
 
 void grpc_respond(struct grpc_exchange *ex, const struct iovec *parts, uint32_t part_count)

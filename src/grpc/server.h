@@ -26,7 +26,7 @@
  * holds more than STREAM_HELD_BYTES_MAX of a stream's messages the client's window stays closed, so
  * that a slow handler stops its own client and no other stream.
  *
- * What the server answers itself: 415 to what is not gRPC, UNIMPLEMENTED to a compressed message,
+ * What the server answers itself: 415 to what is not gRPC, UNIMPLEMENTED to an unknown compression,
  * RESOURCE_EXHAUSTED to a message over the limit, UNAVAILABLE when the in-flight byte budget is
  * spent, INTERNAL to broken framing, DEADLINE_EXCEEDED when the deadline passes.
  *
@@ -43,10 +43,12 @@
 #include "base/budget.h"
 #include "base/error.h"
 #include "base/list.h"
+#include "grpc/compress.h"
 #include "http/server.h"
 #include "net/loop.h"
 
 struct grpc_server;
+struct pool;
 struct tls;
 struct transport;
 
@@ -81,6 +83,7 @@ struct grpc_exchange {
     uint64_t message_bytes_max; /* starts as the option's */
     bool budget_exempt;
     bool is_stream;
+    enum compress_level compression; /* of what is sent, when the client takes it; starts as NONE */
     void *user;
     /* set by the server */
     uint64_t recv_start_ns; /* monotonic: headers seen */
@@ -140,6 +143,7 @@ struct grpc_server_options {
     size_t header_bytes_max; /* of a call's headers, counted as HTTP/2 does; 0: no limit */
     struct grpc_lifetime lifetime;
     struct budget *budget;       /* may be NULL */
+    struct pool *workers;        /* (de)compress what is large; NULL: the loops do it */
     uint64_t budget_wait_ns_max; /* a message's, for the budget, before it is refused */
 };
 
@@ -184,6 +188,8 @@ struct grpc_message {
     /* the server's */
     struct list link;
     struct stream *stream;
+    struct zip *zip;
+    bool is_zipped;
     uint64_t left; /* bytes not yet in the connection's output, prefix included */
     uint32_t part_at;
     size_t part_offset;

@@ -46,13 +46,15 @@ static void release_memory(struct stream *s)
     if (s->memory.release)
         s->memory.release(s->memory.owner);
     memset(&s->memory, 0, sizeof(s->memory));
+    unzip_drop(s);
     wait_give(s->conn->shard, s->budget_bytes);
     s->budget_bytes = 0;
 }
 
 void stream_settle(struct stream *s)
 {
-    if (s->is_open || s->message_count > 0 || (s->is_asked && !s->is_answered))
+    if (s->is_open || s->message_count > 0 || (s->is_asked && !s->is_answered) ||
+        s->unzip.is_on_worker)
         return;
     struct grpc_shard *shard = s->conn->shard;
     list_remove(&s->in_conn);
@@ -136,6 +138,7 @@ struct stream *stream_create(struct grpc_conn *c, int32_t id)
     s->pub.recv_start_ns = loop_now_ns(shard->loop);
     s->deadline.fire = deadline_fired;
     list_init(&s->messages);
+    list_init(&s->zipping);
     list_append(&c->streams, &s->in_conn);
     return s;
 }
@@ -179,6 +182,10 @@ void stream_header(struct stream *s, const uint8_t *name, size_t name_len, const
         s->is_grpc = frame_is_grpc_type((const char *)value, value_len);
     } else if (equals(name, name_len, "grpc-timeout")) {
         s->has_timeout = frame_parse_timeout((const char *)value, value_len, &s->timeout_ns);
+    } else if (equals(name, name_len, "grpc-encoding")) {
+        s->encoding = compress_format_of((const char *)value, value_len);
+    } else if (equals(name, name_len, "grpc-accept-encoding")) {
+        s->zip_accepted |= compress_formats_in((const char *)value, value_len);
     } else if (equals(name, name_len, "te")) {
         s->te = equals(value, value_len, "trailers") ? TE_TRAILERS : TE_OTHER;
     } else if (name[0] != ':' && (name_len < 5 || memcmp(name, "grpc-", 5) != 0)) {
@@ -195,6 +202,12 @@ void stream_head(struct stream *s)
     if (s->te != TE_TRAILERS) {
         /* As grpc-core has it: whoever drops this may drop trailers too. */
         reply_error(s, GRPC_UNKNOWN, s->te == TE_OTHER ? "Bad te header" : "Missing te header");
+        return;
+    }
+    if (s->encoding == COMPRESS_UNKNOWN) {
+        reply_error(
+            s, GRPC_UNIMPLEMENTED,
+            "Compression algorithm of grpc-encoding is not supported; supported are " COMPRESS_ACCEPTED);
         return;
     }
     if (s->is_head_long) {
@@ -215,6 +228,7 @@ void stream_head(struct stream *s)
     s->is_seen = true;
     handler_of(s)->on_head(&s->pub, handler_of(s)->arg);
     s->is_asked = s->pub.is_stream;
+    s->zip_format = compress_choose(s->pub.compression, s->zip_accepted);
 }
 
 /* ---- Messages ---- */
@@ -240,15 +254,29 @@ void stream_watch(struct stream *s, uint64_t *ret_since)
         s->conn->check_ns = *ret_since + stall;
 }
 
-/* The message may come. */
-static void get_memory(struct stream *s)
+bool stream_get_memory(struct stream *s)
 {
+    if (s->message_len == 0)
+        return true;
     tis_error *err =
         handler_of(s)->on_message(&s->pub, s->message_len, &s->memory, handler_of(s)->arg);
+    assert(!s->pub.is_stream || !s->memory.release);
+    if (!err)
+        return true;
+    REFUSE(s, GRPC_UNAVAILABLE, "%s", error_text(err));
+    error_free(err);
+    return false;
+}
+
+/* The message may come. */
+static void begin_input(struct stream *s)
+{
+    tis_error *err = s->is_zipped ? unzip_memory(s) : NULL;
     if (err)
         REFUSE(s, GRPC_UNAVAILABLE, "%s", error_text(err));
+    else if (!s->is_zipped)
+        stream_get_memory(s);
     error_free(err);
-    assert(!s->pub.is_stream || !s->memory.release);
     stream_watch(s, &s->data_ns);
 }
 
@@ -258,9 +286,13 @@ static void begin_message(struct stream *s)
     const struct grpc_server_options *o = options_of(s);
     s->message_len = frame_prefix_bytes(s->prefix);
     s->received = 0;
-    if (s->prefix[0] != 0) {
-        REFUSE(s, GRPC_UNIMPLEMENTED,
-               "compressed messages are not supported; grpc-accept-encoding is identity");
+    if (s->prefix[0] > 1) {
+        REFUSE(s, GRPC_INTERNAL, "Bad GRPC frame type 0x%02x", s->prefix[0]);
+        return;
+    }
+    s->is_zipped = s->prefix[0] == 1;
+    if (s->is_zipped && s->encoding == COMPRESS_IDENTITY) {
+        REFUSE(s, GRPC_INTERNAL, "a compressed message without grpc-encoding");
         return;
     }
     if (s->message_len > s->pub.message_bytes_max) {
@@ -273,18 +305,20 @@ static void begin_message(struct stream *s)
     if (s->message_len == 0)
         return;
     if (wait_charge(s, s->message_len))
-        get_memory(s);
+        begin_input(s);
 }
 
 bool stream_is_waiting(const struct stream *s)
 {
-    return s->is_in_queue && !s->is_replied;
+    return (s->is_in_queue || s->unzip.step != UNZIP_IDLE) && !s->is_replied;
 }
 
 void stream_charged(struct stream *s, bool is_granted)
 {
-    if (is_granted)
-        get_memory(s);
+    if (is_granted && s->unzip.step == UNZIP_IDLE)
+        begin_input(s);
+    else if (is_granted)
+        unzip_charged(s);
     else
         REFUSE(s, GRPC_UNAVAILABLE,
                "too many request bytes are in flight. Use %s to increase the limit.",
@@ -304,6 +338,22 @@ static void ask(struct stream *s)
     }
     s->is_asked = true;
     handler_of(s)->on_request(&s->pub, handler_of(s)->arg);
+}
+
+/* The whole message has come. */
+static void complete(struct stream *s)
+{
+    if (!s->is_zipped)
+        ask(s);
+    else
+        unzip_start(s);
+}
+
+void stream_unzipped(struct stream *s)
+{
+    ask(s);
+    if (s->is_end_due)
+        stream_end(s);
 }
 
 /* Takes what it can of the bytes; returns how many. */
@@ -326,7 +376,7 @@ static size_t take_data(struct stream *s, const uint8_t *data, size_t len)
     }
     bool is_complete = s->prefix_len == FRAME_PREFIX_BYTES && s->received == s->message_len;
     if (is_complete && s->pub.is_stream && !s->is_replied)
-        ask(s);
+        complete(s);
     return len;
 }
 
@@ -422,12 +472,15 @@ void stream_end(struct stream *s)
 {
     if (s->is_replied)
         return;
+    s->is_end_due = s->unzip.step != UNZIP_IDLE;
+    if (s->is_end_due)
+        return;
     if (s->pub.is_stream && s->prefix_len == 0) {
         handler_of(s)->on_half_close(&s->pub, handler_of(s)->arg);
     } else if (s->prefix_len < FRAME_PREFIX_BYTES || s->received < s->message_len) {
         REFUSE(s, GRPC_INTERNAL, "%s",
                s->prefix_len == 0 ? "a unary call without a message" : "the message is cut short");
     } else {
-        ask(s);
+        complete(s);
     }
 }

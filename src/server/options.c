@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/number.h"
+#include "grpc/compress.h"
 #include "net/socket.h"
 #include "proto/message.h"
 
@@ -146,6 +147,11 @@ static const struct option_spec specs[] = {
     NUMBER("grpc-max-connection-age-grace", grpc_max_connection_age_grace, "0", 0, INT32_MAX, "MS",
            "Time for the calls of such a connection to end before they are cut off; 0: as long as "
            "they take."),
+    TEXT(
+        "grpc-infer-response-compression-level", grpc_infer_response_compression_level, "none",
+        "none|low|medium|high",
+        "Compress inference responses for clients that accept it: gzip for low, deflate for medium "
+        "and high. Requests may be compressed in any case."),
     TEXT("grpc-header-forward-pattern", grpc_header_forward_pattern, NULL, "PATTERN",
          "The same as --http-header-forward-pattern for the metadata of gRPC calls."),
     { "grpc-restricted-protocol", OPTION_RESTRICTION, FIELD(grpc_restrictions), NULL, 0, 0,
@@ -390,6 +396,11 @@ static tis_error *check_together(const struct options *o)
 {
     if (strcmp(o->log_format, "default") != 0 && strcmp(o->log_format, "ISO8601") != 0)
         return INVALID("--log-format=%s: expected default or ISO8601", o->log_format);
+    enum compress_level level;
+    if (!compress_level_of(o->grpc_infer_response_compression_level, &level))
+        return INVALID(
+            "--grpc-infer-response-compression-level=%s: expected none, low, medium or high",
+            o->grpc_infer_response_compression_level);
     if (o->help || o->version || o->print_model_config)
         return NULL;
     if (o->repository_count == 0)

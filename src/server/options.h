@@ -75,6 +75,7 @@ struct options {
     uint64_t grpc_http2_max_ping_strikes;
     uint64_t grpc_max_connection_age;
     uint64_t grpc_max_connection_age_grace;
+    const char *grpc_infer_response_compression_level;
     const char *grpc_header_forward_pattern;
     struct restrictions grpc_restrictions;
 

@@ -210,6 +210,7 @@ static tis_error *create_grpc(struct server *s)
         .header_bytes_max = GRPC_HEADER_BYTES_MAX,
         .lifetime = grpc_lifetime_of(o),
         .budget = &s->budget,
+        .workers = s->workers,
         .budget_wait_ns_max = BUDGET_WAIT_SECS * NS_PER_SEC,
     };
     struct grpc_handler handler = api_grpc_handler(&s->api);
@@ -266,6 +267,8 @@ tis_error *server_create(const struct options *options, const char *executable,
         err = forward_create("--grpc-header-forward-pattern", options->grpc_header_forward_pattern,
                              &s->grpc_forward);
     s->plugin_view.registry = s->registry;
+    enum compress_level compression = COMPRESS_NONE;
+    compress_level_of(options->grpc_infer_response_compression_level, &compression); /* it is one */
     api_init(&s->api,
              &(struct api_options){
                  .id = options->id,
@@ -274,6 +277,7 @@ tis_error *server_create(const struct options *options, const char *executable,
                  .body_bytes_max = options->http_max_input_size,
                  .strict_readiness = options->strict_readiness,
                  .allow_profiling = options->allow_profiling,
+                 .grpc_compression = compression,
                  .http_restrictions = options->http_restrictions,
                  .grpc_restrictions = options->grpc_restrictions,
                  .http_forward = s->http_forward,

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -75,6 +76,7 @@ struct fixture {
     struct loop_message answer;
     unsigned cancels;
     unsigned ends;
+    enum compress_level compression;
 };
 
 #define UNUSED __attribute__((unused))
@@ -90,10 +92,10 @@ struct echo {
 
 static void on_head(struct grpc_exchange *ex, void *arg)
 {
-    (void)arg;
     ex->user = NULL;
     ex->is_stream = strcmp(ex->path, "/stream") == 0;
     ex->budget_exempt = strcmp(ex->path, "/health") == 0;
+    ex->compression = ((struct fixture *)arg)->compression;
 }
 
 static tis_error *on_message(struct grpc_exchange *ex, size_t bytes,

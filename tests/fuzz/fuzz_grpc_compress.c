@@ -1,0 +1,58 @@
+/* Feeds bytes as a compressed message: what is measured is what is made, and nothing is written behind
+ * it. The first byte says which format. What decompresses is compressed again and must come back.
+ *
+ * Parses: src/grpc/compress.c */
+#include <assert.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "grpc/compress.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum {
+    BYTES_MAX = 1 << 20,
+};
+
+static void check_back(enum compress_format format, const void *message, size_t bytes)
+{
+    struct iovec parts[] = {
+        { .iov_base = (void *)(uintptr_t)message, .iov_len = bytes / 2 },
+        { .iov_base = (char *)(uintptr_t)message + bytes / 2, .iov_len = bytes - bytes / 2 },
+    };
+    void *out;
+    size_t out_bytes, measured;
+    if (compress_deflate(format, COMPRESS_MEDIUM, parts, 2, &out, &out_bytes))
+        return;
+    void *back = malloc(bytes);
+    assert(!compress_measure(format, out, out_bytes, bytes, &measured) && measured == bytes);
+    assert(!compress_inflate(format, out, out_bytes, back, bytes));
+    assert(memcmp(back, message, bytes) == 0);
+    free(back);
+    free(out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    size_t bytes;
+    if (size == 0)
+        return 0;
+    enum compress_format format = data[0] & 1 ? COMPRESS_GZIP : COMPRESS_DEFLATE;
+    /* Names and lists are what the client sends, too. */
+    compress_formats_in((const char *)data, size);
+    compress_format_of((const char *)data, size);
+    data++;
+    size--;
+    if (compress_measure(format, data, size, BYTES_MAX, &bytes))
+        return 0;
+    assert(bytes <= BYTES_MAX);
+    char *message = malloc(bytes + 1);
+    enum compress_result result = compress_inflate(format, data, size, message, bytes);
+    /* What was found by decompressing decompresses again. */
+    assert(format == COMPRESS_GZIP || result == COMPRESS_OK);
+    if (result == COMPRESS_OK)
+        check_back(format, message, bytes);
+    free(message);
+    return 0;
+}
