@@ -78,7 +78,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
 {
     (void)session;
     (void)flags;
-    input_data(user, len);
+    input_data(user, data, len);
     return wait_chunk(user, id, data, len);
 }
 

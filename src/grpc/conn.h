@@ -189,12 +189,14 @@ struct grpc_conn {
     uint64_t pinged_ns;   /* the client's last ping; 0: we have sent something of substance since */
     uint32_t pings_sent;  /* by us since then */
     uint32_t ping_strikes;
-    uint32_t resets_left; /* see RESETS_BURST */
-    uint64_t resets_ns;   /* up to when they were refilled */
-    size_t header_bytes;  /* of the header block that is coming in */
-    int32_t data_id;      /* the DATA frame that comes */
-    size_t data_left;     /* of its payload; 0: none comes */
-    size_t data_bytes;    /* its payload; 0: there is no reason to expect another one like it */
+    uint32_t resets_left;    /* see RESETS_BURST */
+    uint64_t resets_ns;      /* up to when they were refilled */
+    size_t header_bytes;     /* of the header block that is coming in */
+    int32_t data_id;         /* the DATA frame that comes */
+    size_t data_left;        /* of its payload; 0: none comes */
+    const uint8_t *data_end; /* the end of the last piece of it, valid inside input_feed() */
+    bool is_data_over;       /* nghttp2 has had the frame's last byte and none behind it */
+    size_t data_bytes;       /* its payload; 0: there is no reason to expect another one like it */
     struct held_input held;
     const uint8_t *paused_at; /* nghttp2 has just been paused there */
     uint64_t check_ns;     /* when to look for messages, either way, that do not get on; 0: none */
@@ -372,7 +374,7 @@ void input_feed(struct grpc_conn *c, const void *data, size_t len);
 /* nghttp2 has read the head of a frame. */
 void input_frame_begins(struct grpc_conn *c, const nghttp2_frame_hd *head);
 /* nghttp2 hands over bytes of a DATA frame. */
-void input_data(struct grpc_conn *c, size_t len);
+void input_data(struct grpc_conn *c, const uint8_t *data, size_t len);
 
 /* ---- output.c ---- */
 

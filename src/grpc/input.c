@@ -21,7 +21,8 @@ enum {
     PLAN_PARTS_MAX = 2 * INPUT_FRAMES_MAX + 2,
 };
 
-/* Where the next bytes shall go: a payload, then heads and payloads in turn, then shared memory. */
+/* Where the next bytes shall go: what is left of a payload, possibly nothing; then heads and payloads
+ * in turn; then shared memory. */
 struct plan {
     struct iovec parts[PLAN_PARTS_MAX];
     uint32_t count;       /* of parts */
@@ -39,8 +40,9 @@ void input_frame_begins(struct grpc_conn *c, const nghttp2_frame_hd *head)
     c->data_bytes = is_plain && !(head->flags & NGHTTP2_FLAG_END_STREAM) ? head->length : 0;
 }
 
-void input_data(struct grpc_conn *c, size_t len)
+void input_data(struct grpc_conn *c, const uint8_t *data, size_t len)
 {
+    c->data_end = data + len;
     c->data_left -= len < c->data_left ? len : c->data_left;
 }
 
@@ -48,7 +50,7 @@ void input_data(struct grpc_conn *c, size_t len)
 static struct stream *large_message(const struct grpc_conn *c)
 {
     struct stream *s = NULL;
-    if (c->data_left > 0)
+    if (c->data_left > 0 || (c->is_data_over && c->data_bytes > 0))
         s = nghttp2_session_get_stream_user_data(c->session, c->data_id);
     /* Without memory it waits for the budget. */
     bool is_large = s && !s->is_replied && s->memory.base && s->prefix_len == FRAME_PREFIX_BYTES &&
@@ -107,8 +109,11 @@ static bool is_as_guessed(const struct plan *p, uint32_t frame)
 
 void input_feed(struct grpc_conn *c, const void *data, size_t len)
 {
-    if (len > 0 && !c->is_failed)
-        wait_feed(c, data, len);
+    if (len == 0 || c->is_failed)
+        return;
+    c->data_end = NULL;
+    wait_feed(c, data, len);
+    c->is_data_over = c->data_left == 0 && c->data_end == (const uint8_t *)data + len;
 }
 
 /* Moves what stands in the parts from `first` on, n bytes of them, to shared memory; returns how

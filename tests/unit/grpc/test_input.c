@@ -24,6 +24,7 @@ enum {
     FRAME_BYTES = 8000,
     CUT_STEP = 449,
     BUDGET_BYTES = 1 << 20,
+    FRAMES_MAX = 64,
 };
 
 enum flag {
@@ -137,6 +138,10 @@ static int tear_down(void **state)
 
 /* ---- Frames ---- */
 
+/* Where the frames of the case end on the wire. */
+static size_t frame_ends[FRAMES_MAX];
+static size_t frame_count;
+
 static void frame(struct bytes *out, int type, int flags, uint32_t id, const void *data, size_t len)
 {
     uint8_t head[9] = { (uint8_t)(len >> 16), (uint8_t)(len >> 8), (uint8_t)len,
@@ -144,10 +149,13 @@ static void frame(struct bytes *out, int type, int flags, uint32_t id, const voi
                         (uint8_t)(id >> 16),  (uint8_t)(id >> 8),  (uint8_t)id };
     bytes_append(out, head, sizeof(head));
     bytes_append(out, data, len);
+    assert_true(frame_count < FRAMES_MAX);
+    frame_ends[frame_count++] = out->len;
 }
 
 static void begin(struct bytes *out)
 {
+    frame_count = 0;
     bytes_append_str(out, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     frame(out, NGHTTP2_SETTINGS, 0, 0, NULL, 0);
     frame(out, NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0, NULL, 0); /* of ours, sent when adopted */
@@ -345,6 +353,16 @@ static struct outcome run(const struct bytes *wire, size_t cut)
     return seen;
 }
 
+static void run_cut(size_t i, const struct bytes *wire, size_t cut, const struct outcome *expected)
+{
+    struct outcome found = run(wire, cut);
+    if (memcmp(&found, expected, sizeof(found)) != 0)
+        fail_msg(
+            "case %zu cut at %zu: %d requests, digest %llx, %d cancelled; expected %d, %llx, %d", i,
+            cut, found.requests, (unsigned long long)found.digest, found.cancels,
+            expected->requests, (unsigned long long)expected->digest, expected->cancels);
+}
+
 static void run_cases(const char *path, bool is_stream)
 {
     struct bytes body = { 0 };
@@ -361,14 +379,12 @@ static void run_cases(const char *path, bool is_stream)
         struct outcome expected = run(&wire, 24);
         assert_int_equal(expected.requests,
                          is_stream ? cases[i].stream_requests : cases[i].requests);
-        for (size_t cut = 24 + 9; cut < wire.len; cut += CUT_STEP) {
-            struct outcome found = run(&wire, cut);
-            if (memcmp(&found, &expected, sizeof(found)) != 0)
-                fail_msg(
-                    "case %zu cut at %zu: %d requests, digest %llx, %d cancelled; expected %d, "
-                    "%llx, %d",
-                    i, cut, found.requests, (unsigned long long)found.digest, found.cancels,
-                    expected.requests, (unsigned long long)expected.digest, expected.cancels);
+        for (size_t cut = 24 + 9; cut < wire.len; cut += CUT_STEP)
+            run_cut(i, &wire, cut, &expected);
+        /* Between two frames, and inside of a head. */
+        for (size_t k = 0; k + 1 < frame_count; k++) {
+            run_cut(i, &wire, frame_ends[k], &expected);
+            run_cut(i, &wire, frame_ends[k] + 4, &expected);
         }
         bytes_fini(&wire);
     }
@@ -385,6 +401,32 @@ static void test_stream(void **state)
 {
     (void)state;
     run_cases("/stream", true);
+}
+
+/* The rest of a head, with the bytes behind it, looks like a head of the same stream and length. */
+static void test_half_head(void **state)
+{
+    enum {
+        ID = 8001
+    };
+    static const char disguise[] = { 0, 0, 0, 0, ID >> 8, ID & 255 };
+    struct bytes wire = { 0 }, body = { 0 };
+    (void)state;
+    begin(&wire);
+    call(&wire, ID, "/unary");
+    append_message(&body, MESSAGE_BYTES);
+    for (size_t at = 0; at < body.len; at += ID) {
+        size_t n = body.len - at < ID ? body.len - at : ID;
+        if (at > 0)
+            memcpy(body.data + at, disguise, sizeof(disguise));
+        frame(&wire, NGHTTP2_DATA, at + n == body.len ? END : 0, ID, body.data + at, n);
+    }
+    struct outcome expected = run(&wire, 24);
+    assert_int_equal(expected.requests, 1);
+    for (size_t k = 0; k + 1 < frame_count; k++)
+        run_cut(k, &wire, frame_ends[k] + 6, &expected);
+    bytes_fini(&wire);
+    bytes_fini(&body);
 }
 
 /* The message has no memory yet: it waits for the budget while more of its frame comes. */
@@ -425,6 +467,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_unary, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stream, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_half_head, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_waiting, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
