@@ -308,11 +308,12 @@ void server_destroy(struct server *s)
     tls_destroy(s->grpc_tls);
     for (uint32_t i = 0; i < s->loop_count; i++)
         loop_stop(s->loops[i]);
-    for (uint32_t i = 0; i < s->loop_count; i++)
-        loop_destroy(s->loops[i]);
     pool_destroy(s->workers);
     registry_destroy(s->registry);
     backends_destroy(s->backends);
+    /* After everybody who posts to them: the waking of a loop may outlast what it is woken for. */
+    for (uint32_t i = 0; i < s->loop_count; i++)
+        loop_destroy(s->loops[i]);
     api_fini(&s->api);
     forward_destroy(s->http_forward);
     forward_destroy(s->grpc_forward);

@@ -67,6 +67,7 @@ struct client {
 };
 
 struct fixture {
+    struct pool *workers; /* or NULL */
     struct loop *loop;
     struct grpc_server *server;
     struct grpc_server_options options;
@@ -446,6 +447,7 @@ static void fixture_close(struct fixture *f)
     }
     assert_int_equal(f->budget.bytes, 0);
     grpc_server_destroy(f->server);
+    pool_destroy(f->workers); /* they post to the loop */
     loop_destroy(f->loop);
 }
 

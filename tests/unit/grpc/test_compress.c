@@ -143,6 +143,7 @@ static void open_test(struct test *t, bool has_workers)
     struct grpc_server_options options = { .workers = t->workers,
                                            .budget_wait_ns_max = 10 * NS_PER_SEC };
     fixture_open(&t->fixture, &options);
+    t->fixture.workers = t->workers;
     t->fixture.budget.bytes_max = 64 << 20;
     client_open(&t->client, &t->fixture, false);
 }
@@ -151,7 +152,6 @@ static void close_test(struct test *t)
 {
     client_close(&t->client);
     fixture_close(&t->fixture);
-    pool_destroy(t->workers);
 }
 
 static void add_zipped(struct call *call, const void *data, size_t len, int wbits)
