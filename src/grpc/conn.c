@@ -9,6 +9,7 @@
  * bytes are copied into their message. What a connection can make us hold is bounded by the byte
  * budget, which a message takes from before its first byte is kept. */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -158,12 +159,10 @@ void conn_callbacks_set(nghttp2_session_callbacks *callbacks)
 
 /* ---- The end ---- */
 
-/* The peer is gone, or not worth more: everything ends, but c stays until its streams' answers have
- * come. Not from inside nghttp2. */
-static void lose(struct grpc_conn *c)
+/* Nothing goes in or out any more, but c stays until its streams' answers have come. Not from inside
+ * nghttp2. */
+static void end_session(struct grpc_conn *c)
 {
-    loop_timer_cancel(c->shard->loop, &c->timer);
-    transport_close(&c->base.transport);
     output_drop(c);
     wait_drop(c);
     nghttp2_session_del(c->session);
@@ -179,6 +178,37 @@ static void lose(struct grpc_conn *c)
         stream_closed(LIST_ENTRY(item, struct stream, in_conn));
     }
     reply_run_done(c);
+}
+
+/* The peer is gone, or not worth more. */
+static void lose(struct grpc_conn *c)
+{
+    loop_timer_cancel(c->shard->loop, &c->timer);
+    transport_close(&c->base.transport);
+    if (!c->is_lingering)
+        end_session(c);
+}
+
+/* All is written. Unread bytes in our socket would turn its closing into a reset, which throws away
+ * what the peer has not received yet; and while it receives it sends WINDOW_UPDATE. So end our side,
+ * and read on until the peer has ended its own. */
+static void linger(struct grpc_conn *c)
+{
+    if (!transport_end_sending(&c->base.transport)) {
+        lose(c);
+        return;
+    }
+    c->is_lingering = true;
+    c->is_leaving = true;
+    c->leave_ns = loop_now_ns(c->shard->loop);
+    end_session(c);
+}
+
+static void discard_input(struct grpc_conn *c)
+{
+    ssize_t n = transport_recv(&c->base.transport, c->shard->scratch, RECV_BYTES);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+        c->is_failed = true;
 }
 
 /* ---- Moving on ---- */
@@ -207,7 +237,9 @@ static bool is_over(const struct grpc_conn *c)
 
 static bool wants_read(const struct grpc_conn *c)
 {
-    return !c->is_leaving && !c->held.bytes && output_queued(c) < OUTPUT_QUEUED_MAX &&
+    if (c->is_leaving)
+        return c->is_lingering;
+    return !c->held.bytes && output_queued(c) < OUTPUT_QUEUED_MAX &&
            nghttp2_session_get_outbound_queue_size(c->session) < OUTBOUND_FRAMES_MAX;
 }
 
@@ -226,14 +258,18 @@ void grpc_conn_run(struct grpc_conn *c)
     if (c->is_running)
         return;
     c->is_running = true;
-    if (is_lost(c)) {
+    if (is_lost(c) || c->is_lingering) {
         reply_run_done(c);
+        if (c->is_failed && !is_lost(c))
+            lose(c);
     } else {
         if (!c->out)
             c->progress_ns = loop_now_ns(c->shard->loop); /* nothing has waited so far */
         wait_go_on(c);
-        if (c->is_failed || !flush(c) || is_over(c))
+        if (c->is_failed || !flush(c))
             lose(c);
+        else if (is_over(c))
+            linger(c);
     }
     wait_charge_replies(c);
     c->is_running = false;
@@ -267,7 +303,10 @@ void grpc_conn_ready(struct transport *t, unsigned events)
         c->is_failed = true;
     if ((events & LOOP_READ) && !c->is_failed) {
         c->is_running = true;
-        input_receive(c);
+        if (c->is_lingering)
+            discard_input(c);
+        else
+            input_receive(c);
         c->is_running = false;
     }
     grpc_conn_run(c);

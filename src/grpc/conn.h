@@ -169,14 +169,15 @@ struct grpc_conn {
     struct list streams;
     struct list done_messages; /* reply_run_done() tells their senders */
     struct loop_timer timer;
-    nghttp2_session *session; /* NULL once the connection is lost */
+    nghttp2_session *session; /* NULL once the connection lingers or is lost */
     struct output *out;       /* NULL: nothing to write */
     bool is_running;          /* inside nghttp2 or a callback: conn_run() is coming */
     bool is_failed;           /* to be lost by conn_run() */
     bool is_begun;            /* the client's first frame has come */
     bool is_noticed;          /* the shutdown notice was sent */
     bool is_going;            /* the final GOAWAY was sent */
-    bool is_leaving; /* to be lost by conn_run() when everything is written; reads nothing */
+    bool is_leaving;          /* to end when everything is written; nghttp2 gets nothing any more */
+    bool is_lingering; /* everything is written and our side ended; what comes is thrown away */
     bool is_flush_posted;
     uint64_t born_ns;
     uint64_t progress_ns; /* last byte out, or since when bytes wait to go out */

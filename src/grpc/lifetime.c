@@ -21,7 +21,7 @@
 #include "grpc/conn.h"
 
 #define NOTICE_NS_MAX NS_PER_SEC
-#define LEAVE_NS_MAX NS_PER_SEC
+#define LEAVE_NS_MAX (2 * NS_PER_SEC)
 /* TCP's own keepalive (RFC 1122), which grpc-core takes over for connections without calls. */
 #define PING_INTERVAL_NS_MIN_IDLE (2 * 3600 * NS_PER_SEC)
 
@@ -91,7 +91,7 @@ void grpc_conn_drain(struct acceptor_conn *base)
         grpc_conn_close(base); /* there is nobody yet who could be told */
         return;
     }
-    if (transport_is_open(&c->base.transport)) {
+    if (c->session) {
         notice(c);
         struct list *next;
         for (struct list *it = c->streams.next; it != &c->streams; it = next) {
@@ -172,7 +172,8 @@ void conn_judge_sent(struct grpc_conn *c, const nghttp2_frame *frame)
     }
 }
 
-/* ---- Duties: when they are due (0: not at all), and what is done then ---- */
+/* ---- Duties: when they are due (0: not at all), and what is done then ----
+ * A connection that is leaving has one only, to be gone in time. */
 
 static uint64_t stall_due(const struct grpc_conn *c)
 {
@@ -211,7 +212,7 @@ static void grow_old(struct grpc_conn *c)
 
 static uint64_t grace_due(const struct grpc_conn *c)
 {
-    return c->is_leaving ? 0 : c->grace_ns;
+    return c->grace_ns;
 }
 
 static void cut_off(struct grpc_conn *c)
@@ -222,7 +223,7 @@ static void cut_off(struct grpc_conn *c)
 static uint64_t ping_due(const struct grpc_conn *c)
 {
     const struct grpc_lifetime *rules = rules_of(c);
-    if (!rules->keepalive_ns || c->ping_ns || c->is_leaving || !is_reading(c))
+    if (!rules->keepalive_ns || c->ping_ns || !is_reading(c))
         return 0;
     if (!rules->keepalive_without_calls && list_is_empty(&c->streams))
         return 0;
@@ -265,11 +266,16 @@ static const struct duty {
     { pong_due, give_up },       { check_due, stream_check_all },
 };
 
+static uint64_t due_of(const struct grpc_conn *c, const struct duty *d)
+{
+    return c->is_leaving && d->due != leave_due ? 0 : d->due(c);
+}
+
 void conn_arm_timer(struct grpc_conn *c)
 {
     uint64_t first = UINT64_MAX;
     for (size_t i = 0; i < ARRAY_LEN(duties); i++) {
-        uint64_t due = duties[i].due(c);
+        uint64_t due = due_of(c, &duties[i]);
         if (due && due < first)
             first = due;
     }
@@ -282,7 +288,7 @@ static void timer_fired(struct loop_timer *t, uint64_t now)
 {
     struct grpc_conn *c = CONTAINER_OF(t, struct grpc_conn, timer);
     for (size_t i = 0; i < ARRAY_LEN(duties); i++) {
-        uint64_t due = duties[i].due(c);
+        uint64_t due = due_of(c, &duties[i]);
         if (due && now >= due)
             duties[i].act(c);
     }
