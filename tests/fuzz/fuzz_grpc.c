@@ -51,6 +51,7 @@ static void on_head(struct grpc_exchange *ex, void *arg)
     heads++;
     ex->user = &heads;
     ex->is_stream = next_random() % 4 == 0;
+    ex->compression = (enum compress_level)(seed >> 4 & 3);
     if (next_random() % 8 == 0)
         grpc_fail(ex, GRPC_UNIMPLEMENTED, "none");
 }

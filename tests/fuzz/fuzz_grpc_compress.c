@@ -33,15 +33,29 @@ static void check_back(enum compress_format format, const void *message, size_t 
     free(out);
 }
 
+/* Names and lists are what the client sends, too. */
+static void read_names(const char *text, size_t len)
+{
+    static const char *const words[] = { "none", "low", "medium", "high", "higher" };
+    unsigned accepted = compress_formats_in(text, len);
+    assert(!(accepted & 1u << COMPRESS_UNKNOWN));
+    if (compress_format_of(text, len) != COMPRESS_UNKNOWN)
+        assert(accepted == 1u << compress_format_of(text, len));
+    enum compress_level level;
+    if (!compress_level_of(words[text[0] & 3], &level) || compress_level_of(words[4], &level))
+        abort();
+    enum compress_format chosen = compress_choose(level, accepted);
+    assert(chosen == COMPRESS_IDENTITY || accepted & 1u << chosen);
+    assert(strlen(compress_name(chosen)) > 3);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     size_t bytes;
     if (size == 0)
         return 0;
     enum compress_format format = data[0] & 1 ? COMPRESS_GZIP : COMPRESS_DEFLATE;
-    /* Names and lists are what the client sends, too. */
-    compress_formats_in((const char *)data, size);
-    compress_format_of((const char *)data, size);
+    read_names((const char *)data, size);
     data++;
     size--;
     if (compress_measure(format, data, size, BYTES_MAX, &bytes))
