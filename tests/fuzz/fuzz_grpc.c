@@ -61,6 +61,8 @@ static tis_error *on_message(struct grpc_exchange *ex, size_t bytes,
 {
     (void)arg;
     assert(ex->user == &heads && bytes > 0 && bytes <= 100000);
+    if (bytes % 1000 == 999)
+        return error_no_memory();
     char *base = malloc(bytes);
     assert(base);
     *ret_memory = (struct http_body_memory){ .base = base, .bytes = bytes };
@@ -119,6 +121,7 @@ static void on_half_close(struct grpc_exchange *ex, void *arg)
 static void on_cancel(struct grpc_exchange *ex, void *arg)
 {
     (void)arg;
+    assert(grpc_exchange_is_cancelled(ex) && grpc_exchange_loop(ex) == loop);
     if (ex->is_stream)
         grpc_fail(ex, GRPC_CANCELLED, "");
 }
