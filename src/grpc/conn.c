@@ -48,6 +48,12 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         return 0;
     if (c->is_leaving)
         return 0;
+    /* A call that is cancelled makes room for another at once, but its handler may still work on it. */
+    if (c->stream_count >= 2 * c->shard->server->options.streams_max)
+        return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
+                                         NGHTTP2_REFUSED_STREAM)
+                   ? NGHTTP2_ERR_CALLBACK_FAILURE
+                   : 0;
     struct stream *s = stream_create(c, frame->hd.stream_id);
     if (!s)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;

@@ -167,6 +167,7 @@ struct grpc_conn {
 
     /* loop thread only */
     struct list streams;
+    uint32_t stream_count;     /* of these, also those that nghttp2 has forgotten */
     struct list done_messages; /* reply_run_done() tells their senders */
     struct loop_timer timer;
     nghttp2_session *session; /* NULL once the connection lingers or is lost */

@@ -163,8 +163,9 @@ void conn_judge_sent(struct grpc_conn *c, const nghttp2_frame *frame)
             c->is_failed = true;
         break;
     case NGHTTP2_RST_STREAM:
-        /* What the client did made nghttp2 reset it. */
-        if (frame->rst_stream.error_code != NGHTTP2_NO_ERROR)
+        /* What the client did made nghttp2 reset it; we ourselves have no other reasons than these. */
+        if (frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
+            frame->rst_stream.error_code != NGHTTP2_CANCEL)
             judge_reset(c);
         break;
     default:

@@ -58,6 +58,7 @@ void stream_settle(struct stream *s)
         return;
     struct grpc_shard *shard = s->conn->shard;
     list_remove(&s->in_conn);
+    s->conn->stream_count--;
     loop_timer_cancel(shard->loop, &s->deadline);
     release_memory(s);
     if (s->is_seen && handler_of(s)->on_end)
@@ -140,6 +141,7 @@ struct stream *stream_create(struct grpc_conn *c, int32_t id)
     list_init(&s->messages);
     list_init(&s->zipping);
     list_append(&c->streams, &s->in_conn);
+    c->stream_count++;
     return s;
 }
 

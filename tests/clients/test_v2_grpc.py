@@ -255,12 +255,14 @@ def test_not_utf8(channel, place):
 
 
 def test_statuses_of_grpc(channel, v2):
-    """Unknown methods, messages that are too large."""
+    """Unknown methods, messages that are too large, also when decompressed."""
     fails(channel, "Nothing", b"", CODE.UNIMPLEMENTED, "")
     fails(channel, "/a.B/C", b"", CODE.UNIMPLEMENTED, "")
     fails(channel, "NoSuchRpc", b"", CODE.UNIMPLEMENTED, "")
     fails(channel, "ModelInfer", bytes(40_000_001), CODE.RESOURCE_EXHAUSTED,
           "Use --grpc-max-message-size")
+    fails(channel, "ServerLive", bytes(100_000), CODE.RESOURCE_EXHAUSTED, "when decompressed",
+          compression=grpc.Compression.Gzip)
     assert call(channel, "ServerLive", b"") == b"\x08\x01"
 
 

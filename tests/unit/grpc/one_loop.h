@@ -45,6 +45,7 @@ struct call {
     char encoding[16];
     char accepted[64];
     bool is_closed;
+    uint32_t error; /* of RST_STREAM */
 };
 
 struct goaway {
@@ -82,7 +83,8 @@ struct fixture {
 
 #define UNUSED __attribute__((unused))
 
-/* ---- The handler: /echo sends the message back, /hold keeps the call until answer(), /health is
+/* ---- The handler: /echo sends the message back, /hold keeps the call until answer(), /stubborn also when
+ * it is cancelled, /health is
  * exempt from the budget, /stream is a stream that sends back what comes ---- */
 
 struct echo {
@@ -136,7 +138,7 @@ static void on_request(struct grpc_exchange *ex, void *arg)
         e->message.done = echo_done;
         ex->user = NULL;
         grpc_send(ex, &e->message);
-    } else if (strcmp(ex->path, "/hold") == 0) {
+    } else if (strcmp(ex->path, "/hold") == 0 || strcmp(ex->path, "/stubborn") == 0) {
         assert_true(f->held_count < HELD_MAX);
         f->held[f->held_count++] = ex;
     } else {
@@ -154,6 +156,8 @@ static void on_cancel(struct grpc_exchange *ex, void *arg)
 {
     struct fixture *f = arg;
     f->cancels++;
+    if (strcmp(ex->path, "/stubborn") == 0)
+        return;
     unsigned kept = 0;
     for (unsigned i = 0; i < f->held_count; i++) {
         if (f->held[i] != ex)
@@ -251,11 +255,12 @@ static int client_on_data(nghttp2_session *session, uint8_t flags, int32_t id, c
 
 static int client_on_close(nghttp2_session *session, int32_t id, uint32_t error, void *user)
 {
-    (void)error;
     (void)user;
     struct call *call = call_of(session, id);
-    if (call)
+    if (call) {
         call->is_closed = true;
+        call->error = error;
+    }
     return 0;
 }
 

@@ -171,6 +171,31 @@ static void reset_call(struct test *t, uint32_t error)
     step(&t->client);
 }
 
+/* Cancelled calls that their handler still works on are not made without end. */
+static void test_stubborn(void **state)
+{
+    struct test t;
+    (void)state;
+    struct grpc_server_options options = { .streams_max = HELD_MAX / 2 };
+    memset(&t, 0, sizeof(t));
+    fixture_open(&t.fixture, &options);
+    client_open(&t.client, &t.fixture, false);
+    for (unsigned i = 0; i < HELD_MAX; i++) {
+        start(&t, "/stubborn");
+        WAIT_FOR(&t.client, t.fixture.held_count == i + 1);
+        nghttp2_submit_rst_stream(t.client.session, NGHTTP2_FLAG_NONE, t.call.id, NGHTTP2_CANCEL);
+        WAIT_FOR(&t.client, t.call.is_closed && t.fixture.cancels == i + 1);
+    }
+    start(&t, "/echo");
+    WAIT_FOR(&t.client, t.call.is_closed);
+    assert_string_equal(t.call.status, "");
+    assert_int_equal(t.call.error, NGHTTP2_REFUSED_STREAM);
+    while (t.fixture.held_count > 0)
+        answer(&t.fixture);
+    echo(&t);
+    close_test(&t);
+}
+
 /* The only call, with `count` further headers. */
 static void start_with_headers(struct test *t, size_t count)
 {
@@ -334,9 +359,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keepalive),    cmocka_unit_test(test_keepalive_needs_calls),
         cmocka_unit_test(test_ping_strikes), cmocka_unit_test(test_ping_without_calls),
-        cmocka_unit_test(test_resets),       cmocka_unit_test(test_headers),
-        cmocka_unit_test(test_floods),       cmocka_unit_test(test_age),
-        cmocka_unit_test(test_age_grace),    cmocka_unit_test(test_age_idle),
+        cmocka_unit_test(test_resets),       cmocka_unit_test(test_stubborn),
+        cmocka_unit_test(test_headers),      cmocka_unit_test(test_floods),
+        cmocka_unit_test(test_age),          cmocka_unit_test(test_age_grace),
+        cmocka_unit_test(test_age_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
