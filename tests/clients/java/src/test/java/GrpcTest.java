@@ -40,6 +40,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.DisplayName;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.parallel.Execution;
 import org.junit.jupiter.api.parallel.ExecutionMode;
@@ -362,7 +363,8 @@ class GrpcTest {
         }
     }
 
-    @ParameterizedTest(name = "TLS with {0}: {2}")
+    @DisplayName("TLS")
+    @ParameterizedTest(name = "{0}", quoteTextArguments = false)
     @CsvSource({
         "trusted, TIS_TLS, root, , true",
         "unknown authority, TIS_TLS, other_root, , false",
