@@ -72,7 +72,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         /* A few bytes can name a long header again and again: what goes on and on is no mistake. */
         if (c->header_bytes / HEADER_EXCESS_MAX > c->shard->server->options.header_bytes_max)
             conn_leave(c, NGHTTP2_ENHANCE_YOUR_CALM, "too_many_headers");
-        return 0;
+        /* Decoding the rest of the block costs little; checking each header again does not. */
+        return c->is_leaving ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
     }
     struct stream *s = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     if (s && frame->headers.cat == NGHTTP2_HCAT_REQUEST)

@@ -518,7 +518,7 @@ static const void *cursor_record(struct cursor c, char *copy, size_t *ret_len)
     return copy;
 }
 
-ssize_t tls_stream_send(struct tls_stream *s, const struct iovec *parts, size_t count)
+static ssize_t send_records(struct tls_stream *s, const struct iovec *parts, size_t count)
 {
     char copy[RECORD_BYTES];
     struct cursor c = { .parts = parts, .count = count };
@@ -542,6 +542,16 @@ ssize_t tls_stream_send(struct tls_stream *s, const struct iovec *parts, size_t 
         cursor_move(&c, n);
     }
     return (ssize_t)total;
+}
+
+ssize_t tls_stream_send(struct tls_stream *s, const struct iovec *parts, size_t count)
+{
+    bool was_handshaking = tls_stream_is_handshaking(s);
+    ssize_t result = send_records(s, parts, count);
+    /* The peer's part of the handshake was read here, and maybe bytes behind it. */
+    if (was_handshaking && !tls_stream_is_handshaking(s))
+        s->has_pending = SSL_has_pending(s->ssl);
+    return result;
 }
 
 /* ---- what to wait for ---- */

@@ -378,13 +378,44 @@ static void test_gone(void **state)
     }
 }
 
+/* A long message that holds nothing keeps a worker busy, not the loop. */
+static void test_empty_blocks(void **state)
+{
+    enum {
+        BLOCKS = 800000
+    };
+    struct test t;
+    struct bytes zipped = { 0 };
+    struct call call = { 0 };
+    (void)state;
+    open_test(&t, true);
+    bytes_append(&zipped, "\x1f\x8b\x08\0\0\0\0\0\0\xff", 10);
+    for (int i = 0; i < BLOCKS; i++)
+        bytes_append(&zipped, "\0\0\0\xff\xff", 5);
+    bytes_append(&zipped, "\1\0\0\xff\xff\0\0\0\0\0\0\0\0", 13);
+    call_header(&call, "grpc-encoding", "gzip");
+    call_add(&call, 1, zipped.data, zipped.len);
+    call_start(&t.client, &call, "/echo");
+    WAIT_FOR(&t.client, !list_is_empty(&conn_of(&t.fixture)->streams));
+    const struct stream *s = LIST_ENTRY(conn_of(&t.fixture)->streams.next, struct stream, in_conn);
+    WAIT_FOR(&t.client, s->unzip.is_on_worker || call.is_closed);
+    assert_false(call.is_closed);
+    WAIT_FOR(&t.client, call.is_closed);
+    assert_string_equal(call.status, "0");
+    assert_int_equal(call.in.len, 5);
+    bytes_fini(&zipped);
+    call_fini(&call);
+    close_test(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),   cmocka_unit_test(test_formats),
-        cmocka_unit_test(test_claims),  cmocka_unit_test(test_requests),
-        cmocka_unit_test(test_answers), cmocka_unit_test(test_stream),
-        cmocka_unit_test(test_errors),  cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_claims),       cmocka_unit_test(test_requests),
+        cmocka_unit_test(test_answers),      cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_errors),       cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_empty_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -251,6 +251,41 @@ static void test_headers(void **state)
     close_test(&t);
 }
 
+/* One byte names a long header, a hundred thousand times. What stands behind the one that was too much
+ * is not looked at. */
+static void test_header_bomb(void **state)
+{
+    enum {
+        VALUE_BYTES = 3900,
+        COUNT = 100000,
+        EXCESS_BYTES_MAX = 16 * 8192 + 2 * 4096,
+    };
+    struct test t;
+    struct bytes block = { 0 };
+    (void)state;
+    struct grpc_lifetime lifetime = { 0 };
+    open_test(&t, &lifetime, false);
+    bytes_append(&block, "\x83\x86\x84\x40\x01x\x7f\xbd\x1d", 9); /* POST, http, /, x: 3900 bytes */
+    for (int i = 0; i < VALUE_BYTES; i++)
+        bytes_append_char(&block, 'v');
+    for (int i = 0; i < COUNT; i++)
+        bytes_append_char(&block, '\xbe'); /* the table's newest */
+    const char head[] = {
+        (char)(block.len >> 16), (char)(block.len >> 8), (char)block.len, 1, 4, 0, 0, 0, 1
+    };
+    struct grpc_conn *c = conn_of(&t.fixture);
+    c->is_running = true; /* it stays for us to see */
+    input_feed(c, head, sizeof(head));
+    input_feed(c, block.data, block.len);
+    assert_true(c->header_bytes > 0 && c->header_bytes < EXCESS_BYTES_MAX);
+    c->is_running = false;
+    grpc_conn_run(c);
+    WAIT_FOR(&t.client, t.client.is_eof);
+    assert_string_equal(t.client.goaways[0].why, "too_many_headers");
+    bytes_fini(&block);
+    close_test(&t);
+}
+
 /* Frames that make the server answer, from a client that does not read: they are not taken any more
  * before much is kept, or the connection ends. */
 static void test_floods(void **state)
@@ -360,9 +395,9 @@ int main(void)
         cmocka_unit_test(test_keepalive),    cmocka_unit_test(test_keepalive_needs_calls),
         cmocka_unit_test(test_ping_strikes), cmocka_unit_test(test_ping_without_calls),
         cmocka_unit_test(test_resets),       cmocka_unit_test(test_stubborn),
-        cmocka_unit_test(test_headers),      cmocka_unit_test(test_floods),
-        cmocka_unit_test(test_age),          cmocka_unit_test(test_age_grace),
-        cmocka_unit_test(test_age_idle),
+        cmocka_unit_test(test_headers),      cmocka_unit_test(test_header_bomb),
+        cmocka_unit_test(test_floods),       cmocka_unit_test(test_age),
+        cmocka_unit_test(test_age_grace),    cmocka_unit_test(test_age_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -404,6 +404,26 @@ static void test_pending(void **state)
     disconnect(f);
 }
 
+/* The handshake may end inside a send, which so reads what the client has sent behind it: the server's
+ * first bytes meet the client's. */
+static void test_pending_after_send(void **state)
+{
+    const struct tls_options options = options_of(*state);
+    struct fixture *f = connect_tls(&options, NULL);
+    char greeting[] = "hello";
+    struct iovec part = { greeting, 5 };
+    size_t n;
+    assert_int_equal(shake(f), 1);
+    assert_int_equal(SSL_write_ex(f->ssl, "world", 5, &n), 1);
+    assert_true(transport_is_handshaking(&f->transport));
+    assert_int_equal(transport_send(&f->transport, &part, 1), 5);
+    assert_false(transport_is_handshaking(&f->transport));
+    want(f);
+    wait_got(f, 5);
+    assert_memory_equal(f->got, "world", 5);
+    disconnect(f);
+}
+
 /* The peer's goodbye, and a stream that ends without one, are the end; we can still write. */
 static void test_half_close(void **state)
 {
@@ -626,11 +646,12 @@ int main(void)
 {
     signal(SIGPIPE, SIG_IGN); /* of the client's sockets */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),         cmocka_unit_test(test_big),
-        cmocka_unit_test(test_pending),       cmocka_unit_test(test_half_close),
-        cmocka_unit_test(test_bad_handshake), cmocka_unit_test(test_mutual),
-        cmocka_unit_test(test_protocols),     cmocka_unit_test(test_versions),
-        cmocka_unit_test(test_wrong_files),   cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_plain),      cmocka_unit_test(test_big),
+        cmocka_unit_test(test_pending),    cmocka_unit_test(test_pending_after_send),
+        cmocka_unit_test(test_half_close), cmocka_unit_test(test_bad_handshake),
+        cmocka_unit_test(test_mutual),     cmocka_unit_test(test_protocols),
+        cmocka_unit_test(test_versions),   cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_reload),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
