@@ -1,6 +1,7 @@
 #include "infer/buffer.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "base/lock.h"
@@ -17,6 +18,7 @@ enum {
     CLASS_COUNT = CLASS_BITS_MAX - CLASS_BITS_MIN + 1,
     POOL_BYTES_MAX = 48 << 20,
     OFFSET_MAX = 64 << 10,
+    ASIDE_BYTES_MIN = 32 << 20,
 };
 
 /* Header and bytes are one allocation: [struct owned][padding][bytes...]. */
@@ -59,6 +61,26 @@ static struct owned *pool_take(uint32_t class)
     return o;
 }
 
+static void *free_run(void *owned)
+{
+    free(owned);
+    return NULL;
+}
+
+/* The kernel takes a gigabyte back in a fifth of a second, and it is often a loop that gives it: a
+ * thread for that alone costs nothing beside it. */
+static bool free_aside(struct owned *o)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    if (pthread_attr_init(&attributes))
+        return false;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    int rc = pthread_create(&thread, &attributes, free_run, o);
+    pthread_attr_destroy(&attributes);
+    return rc == 0;
+}
+
 static void owned_release(struct buffer *b)
 {
     struct owned *o = CONTAINER_OF(b, struct owned, buffer);
@@ -74,7 +96,8 @@ static void owned_release(struct buffer *b)
         if (kept)
             return;
     }
-    free(o);
+    if (o->bytes < ASIDE_BYTES_MIN || !free_aside(o))
+        free(o);
 }
 
 static struct owned *owned_create(size_t bytes)

@@ -42,6 +42,19 @@ static void test_large_is_tight(void **state)
     buffer_unref(b);
 }
 
+/* Very large memory is given back by a thread of its own; many at a time. */
+static void test_very_large(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        struct buffer *b = buffer_create((size_t)40 << 20, 0);
+        assert_non_null(b);
+        ((char *)b->base)[0] = 1;
+        ((char *)b->base)[b->capacity - 1] = 1;
+        buffer_unref(b);
+    }
+}
+
 static int released;
 
 static void count_release(struct buffer *b)
@@ -118,9 +131,9 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_alignment), cmocka_unit_test(test_large_is_tight),
-        cmocka_unit_test(test_counting),  cmocka_unit_test(test_recycling),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_alignment),  cmocka_unit_test(test_large_is_tight),
+        cmocka_unit_test(test_very_large), cmocka_unit_test(test_counting),
+        cmocka_unit_test(test_recycling),  cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
