@@ -304,7 +304,8 @@ def node(name):
         shutil.copy(path, packages)
     step("npm ci")
     run(program, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=packages,
-        env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"})
+        env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}",
+             "NODE_OPTIONS": "--use-system-ca"})  # as the other package managers do
     report = fresh_folder("node") / "report.xml"
     with servers() as variables:
         done = subprocess.run(
