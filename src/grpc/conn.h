@@ -114,7 +114,7 @@ struct stream {
     bool is_zipped;   /* the message that comes */
     bool is_end_due;  /* the client has sent everything, behind a message that is not yet asked */
     struct unzip unzip;
-    size_t held;       /* of a stream: charged messages that the handler has, see held_bytes() */
+    size_t held;       /* of a stream: charged messages that the handler has, see stream_cost() */
     size_t unconsumed; /* of the stream's window, to be given back when less is held */
 
     /* output */
@@ -323,6 +323,8 @@ void stream_head(struct stream *s);
 size_t stream_data(struct stream *s, const uint8_t *data, size_t len);
 /* It cannot take data now. */
 bool stream_is_waiting(const struct stream *s);
+/* What a message counts while we or its handler have it: in a stream, each becomes a request. */
+size_t stream_cost(const struct stream *s, size_t message_len);
 /* wait_charge() has got the bytes, or given up. */
 void stream_charged(struct stream *s, bool is_granted);
 /* Memory from the handler for the message; false: refused. */

@@ -242,10 +242,10 @@ void stream_head(struct stream *s)
         stream_cancel(s);               \
     } while (0)
 
-/* What a message of a stream counts while its handler has it. */
-static size_t held_bytes(size_t message_len)
+size_t stream_cost(const struct stream *s, size_t message_len)
 {
-    return message_len > MESSAGE_HELD_BYTES_MIN ? message_len : MESSAGE_HELD_BYTES_MIN;
+    bool is_short = s->pub.is_stream && message_len < MESSAGE_HELD_BYTES_MIN;
+    return is_short ? MESSAGE_HELD_BYTES_MIN : message_len;
 }
 
 void stream_watch(struct stream *s, uint64_t *ret_since)
@@ -304,27 +304,14 @@ static void begin_message(struct stream *s)
                s->message_len, (unsigned long long)s->pub.message_bytes_max, o->message_bytes_flag);
         return;
     }
-    if (s->message_len == 0)
-        return;
-    if (wait_charge(s, s->message_len))
+    size_t cost = stream_cost(s, s->message_len);
+    if (cost > 0 && wait_charge(s, cost) && s->message_len > 0)
         begin_input(s);
 }
 
 bool stream_is_waiting(const struct stream *s)
 {
     return (s->is_in_queue || s->unzip.step != UNZIP_IDLE) && !s->is_replied;
-}
-
-void stream_charged(struct stream *s, bool is_granted)
-{
-    if (is_granted && s->unzip.step == UNZIP_IDLE)
-        begin_input(s);
-    else if (is_granted)
-        unzip_charged(s);
-    else
-        REFUSE(s, GRPC_UNAVAILABLE,
-               "too many request bytes are in flight. Use %s to increase the limit.",
-               options_of(s)->budget_flag);
 }
 
 /* The message is the handler's. */
@@ -334,7 +321,7 @@ static void ask(struct stream *s)
     s->pub.message_len = s->message_len;
     s->pub.recv_end_ns = now_ns(s);
     if (s->pub.is_stream) {
-        s->held += held_bytes(s->message_len);
+        s->held += stream_cost(s, s->message_len);
         memset(&s->memory, 0, sizeof(s->memory));
         s->prefix_len = 0;
     }
@@ -349,6 +336,23 @@ static void complete(struct stream *s)
         ask(s);
     else
         unzip_start(s);
+}
+
+void stream_charged(struct stream *s, bool is_granted)
+{
+    if (!is_granted) {
+        REFUSE(s, GRPC_UNAVAILABLE,
+               "too many request bytes are in flight. Use %s to increase the limit.",
+               options_of(s)->budget_flag);
+    } else if (s->unzip.step != UNZIP_IDLE) {
+        unzip_charged(s);
+    } else if (s->message_len > 0) {
+        begin_input(s);
+    } else {
+        complete(s);
+        if (s->is_end_due)
+            stream_end(s);
+    }
 }
 
 void stream_unzipped(struct stream *s)
@@ -376,7 +380,8 @@ static size_t take_data(struct stream *s, const uint8_t *data, size_t len)
             memcpy(place, data, len);
         s->received += len;
     }
-    bool is_complete = s->prefix_len == FRAME_PREFIX_BYTES && s->received == s->message_len;
+    bool is_complete =
+        s->prefix_len == FRAME_PREFIX_BYTES && s->received == s->message_len && !s->is_in_queue;
     if (is_complete && s->pub.is_stream && !s->is_replied)
         complete(s);
     return len;
@@ -456,11 +461,12 @@ int stream_consume(struct stream *s, size_t len)
 void grpc_message_release(struct grpc_exchange *ex, size_t message_len)
 {
     struct stream *s = stream_of(ex);
-    assert(s->pub.is_stream && s->held >= held_bytes(message_len));
-    s->held -= held_bytes(message_len);
+    size_t cost = stream_cost(s, message_len);
+    assert(s->pub.is_stream && s->held >= cost);
+    s->held -= cost;
     if (options_of(s)->budget && !s->pub.budget_exempt) {
-        wait_give(s->conn->shard, message_len);
-        s->budget_bytes -= message_len;
+        wait_give(s->conn->shard, cost);
+        s->budget_bytes -= cost;
     }
     if (s->is_open && s->unconsumed > 0 && s->held < STREAM_HELD_BYTES_MAX) {
         if (nghttp2_session_consume_stream(s->conn->session, s->id, s->unconsumed))
@@ -474,7 +480,7 @@ void stream_end(struct stream *s)
 {
     if (s->is_replied)
         return;
-    s->is_end_due = s->unzip.step != UNZIP_IDLE;
+    s->is_end_due = s->unzip.step != UNZIP_IDLE || (s->is_in_queue && s->message_len == 0);
     if (s->is_end_due)
         return;
     if (s->pub.is_stream && s->prefix_len == 0) {

@@ -46,8 +46,9 @@ void unzip_drop(struct stream *s)
     free(u->zipped);
     u->zipped = NULL;
     if (u->step != UNZIP_IDLE && !s->pub.budget_exempt && options_of(s)->budget) {
-        wait_give(s->conn->shard, u->zipped_len);
-        s->budget_bytes -= u->zipped_len;
+        size_t cost = stream_cost(s, u->zipped_len);
+        wait_give(s->conn->shard, cost);
+        s->budget_bytes -= cost;
     }
     u->step = UNZIP_IDLE;
 }
@@ -103,7 +104,7 @@ static void go_on(struct stream *s)
         s->message_len = u->bytes;
         s->received = u->bytes;
         u->step = UNZIP_INFLATE;
-        if (wait_charge(s, u->bytes))
+        if (wait_charge(s, stream_cost(s, u->bytes)))
             unzip_charged(s);
     }
 }

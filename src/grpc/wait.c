@@ -139,14 +139,15 @@ static void arm_poll(struct grpc_shard *shard)
                               loop_now_ns(shard->loop) + BUDGET_POLL_NS));
 }
 
-/* Takes `bytes` more. The whole of what s has is asked for again with it, so that one call alone may
- * pass a budget that is smaller. */
+/* Takes `bytes` more. The whole of what s has is asked for again with it, so that one message alone may
+ * pass a budget that is smaller; what the handler of a stream has is not of that message. */
 static bool take(struct stream *s, size_t bytes)
 {
     struct budget *budget = budget_of(s->conn->shard);
-    budget_give(budget, s->budget_bytes);
-    if (!budget_take(budget, s->budget_bytes + bytes)) {
-        budget_force(budget, s->budget_bytes);
+    size_t again = s->held > 0 ? 0 : s->budget_bytes;
+    budget_give(budget, again);
+    if (!budget_take(budget, again + bytes)) {
+        budget_force(budget, again);
         return false;
     }
     s->budget_bytes += bytes;

@@ -91,11 +91,11 @@ static void test_refuse(void **state)
     open_server(&f, 30 * NS_PER_MS);
     client_open(&first, &f, false);
     client_open(&second, &f, false);
-    add(&held, 1, BUDGET - 100);
+    add(&held, 1, BUDGET - 10000);
     call_start(&first, &held, "/hold");
     WAIT_FOR(&first, f.held_count == 1);
 
-    add(&refused, 2, 1000);
+    add(&refused, 2, 20000);
     add(&stream, 3, 0);
     add(&stream, 4, 10);
     call_start(&second, &refused, "/echo");
@@ -263,13 +263,49 @@ static void test_closed_window(void **state)
     call_fini(&shut);
 }
 
+/* Each message of a stream becomes a request, however short it is, and counts as one. */
+static void test_short_messages(void **state)
+{
+    struct fixture f;
+    struct client first, second;
+    struct call held = { 0 }, late = { 0 }, many = { 0 };
+    (void)state;
+    open_server(&f, 10 * NS_PER_SEC);
+    client_open(&first, &f, false);
+    client_open(&second, &f, false);
+    add(&held, 1, BUDGET - 10);
+    call_start(&first, &held, "/hold");
+    WAIT_FOR(&first, f.held_count == 1);
+    add(&late, 2, 0); /* and the end of the stream behind it */
+    call_start(&second, &late, "/stream");
+    WAIT_FOR(&second, is_waiting(&f));
+    answer(&f);
+    WAIT_FOR(&first, held.is_closed);
+    WAIT_FOR(&second, late.is_closed);
+    assert_echoed(&late);
+
+    const nghttp2_settings_entry window = { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0 };
+    nghttp2_submit_settings(second.session, NGHTTP2_FLAG_NONE, &window, 1);
+    for (int i = 0; i < 1000; i++)
+        add(&many, 3, (size_t)i % 3);
+    call_start(&second, &many, "/stream");
+    WAIT_FOR(&second, is_waiting(&f));
+    assert_true(f.budget.bytes <= BUDGET + many.out.len);
+    client_close(&second);
+    client_close(&first);
+    fixture_close(&f);
+    call_fini(&held);
+    call_fini(&late);
+    call_fini(&many);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wait),          cmocka_unit_test(test_refuse),
         cmocka_unit_test(test_give_up),       cmocka_unit_test(test_stream),
         cmocka_unit_test(test_unread),        cmocka_unit_test(test_stall),
-        cmocka_unit_test(test_closed_window),
+        cmocka_unit_test(test_closed_window), cmocka_unit_test(test_short_messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
