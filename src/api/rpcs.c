@@ -12,10 +12,14 @@
 #define V1_SERVICE "/nvidia.inferenceserver.GRPCService/"
 #define V2_SERVICE "/inference.GRPCInferenceService/"
 
+enum {
+    RPC_SHORT = 1 << 8 /* its messages are, see SHORT_BYTES_MAX */
+};
+
 struct rpc {
     const char *path;
     void (*handle)(struct call *call);
-    int flags;                           /* of routes */
+    int flags;                           /* of routes, and RPC_SHORT */
     uint32_t categories;                 /* api/restrict.h */
     const struct stream_dialect *stream; /* instead of handle */
 };
@@ -69,14 +73,15 @@ static const struct rpc rpcs[] = {
     { V1_SERVICE "Repository", v1_rpc_repository, 0, CATEGORY_MODEL_REPOSITORY },
     { "/grpc.health.v1.Health/Check", v2_rpc_health_check, ROUTE_EXEMPT, CATEGORY_HEALTH },
     { "/grpc.health.v1.Health/Watch", NULL, ROUTE_EXEMPT, CATEGORY_HEALTH, &health_watch_dialect },
-    { "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", NULL, ROUTE_EXEMPT,
+    { "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", NULL, RPC_SHORT,
       CATEGORY_METADATA, &reflection_dialect },
-    { "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", NULL, ROUTE_EXEMPT,
+    { "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", NULL, RPC_SHORT,
       CATEGORY_METADATA, &reflection_dialect },
 };
 
 enum {
-    EXEMPT_BYTES_MAX = 64 << 10 /* of a message that the byte budget does not count */
+    SHORT_BYTES_MAX =
+        64 << 10 /* of a message that is short, or that the byte budget does not count */
 };
 
 static const struct rpc *find(const char *path)
@@ -111,10 +116,9 @@ static void on_head(struct grpc_exchange *ex, void *arg)
     }
     if (call)
         call->rpc_handle = rpc->handle;
-    if (rpc->flags & ROUTE_EXEMPT) {
-        ex->budget_exempt = true;
-        ex->message_bytes_max = EXEMPT_BYTES_MAX;
-    }
+    ex->budget_exempt = rpc->flags & ROUTE_EXEMPT;
+    if (rpc->flags & (ROUTE_EXEMPT | RPC_SHORT))
+        ex->message_bytes_max = SHORT_BYTES_MAX;
     if (rpc->flags & ROUTE_INFER)
         ex->compression = api->options.grpc_compression;
 }

@@ -2,6 +2,7 @@
 what the server says alone, without any generated code."""
 import re
 import threading
+import time
 
 import grpc
 import pytest
@@ -10,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import \
     ProtoReflectionDescriptorDatabase
 
-from server import ROOT, Server, add_model, identity
+from server import ROOT, Server, add_model, identity, wait_for
 
 PROTO = ROOT / "proto"
 PATHS = {version: f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
@@ -156,3 +157,28 @@ def test_bad_message(channel):
     with pytest.raises(grpc.RpcError) as caught:
         list(call(iter([b"\x22\x05ab"]), timeout=30))
     assert caught.value.code() == CODE.INVALID_ARGUMENT
+
+
+def test_unread_answers(tmp_path):
+    """Answers are a hundred times as long as questions: unread ones keep further questions out."""
+    question = pb.ServerReflectionRequest(file_containing_symbol="inference.ModelInferRequest")
+    add_model(tmp_path, "copy", identity("FP32", [4]))
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    with Server(tmp_path, "--max-inflight-bytes=1000000") as server, \
+            grpc.insecure_channel(server.grpc_url, own) as deaf, \
+            grpc.insecure_channel(server.grpc_url, own) as other:
+        unread = deaf.stream_stream(PATHS["v1"], pb.ServerReflectionRequest.SerializeToString,
+                                    pb.ServerReflectionResponse.FromString)(
+                                        iter([question] * 20000), timeout=60)
+
+        def has_waited():
+            """Behind the deaf client's next question, until that is refused and its answers go."""
+            started = time.monotonic()
+            assert len(ask(other, question)) == 1
+            return time.monotonic() - started > 0.5
+
+        wait_for("a question that waits", has_waited)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(unread)
+        assert caught.value.code() == CODE.UNAVAILABLE
+        assert "too many request bytes are in flight" in caught.value.details()
