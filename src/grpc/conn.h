@@ -87,6 +87,7 @@ struct stream {
     bool is_replied;   /* the answer, the handler's or ours, is settled: no more may be sent */
     bool is_begun;     /* the answer's headers were given to nghttp2 */
     bool is_deferred;  /* nghttp2 waits for grpc_send() */
+    bool is_ended;     /* the trailers were given to nghttp2, without a frame of DATA */
     bool is_grpc;      /* POST and a content type of ours */
     bool is_post;
     bool has_timeout;

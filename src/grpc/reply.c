@@ -131,6 +131,8 @@ static ssize_t read_messages(nghttp2_session *session, int32_t id, uint8_t *buf,
     struct stream *s = source->ptr;
     uint32_t parts = FRAME_PARTS_MAX;
     uint64_t n = 0;
+    if (s->is_ended)
+        return NGHTTP2_ERR_DEFERRED;
     for (struct list *it = s->messages.next; it != &s->messages && parts > 0 && n < len;
          it = it->next)
         n += frame_share(LIST_ENTRY(it, struct grpc_message, link), &parts);
@@ -165,8 +167,9 @@ static void wake(struct stream *s)
         nghttp2_data_provider provider = { .source.ptr = s, .read_callback = read_messages };
         rc = nghttp2_submit_response(s->conn->session, s->id, headers, header_count, &provider);
         s->is_begun = true;
-    } else if (s->is_deferred && s->unsent == 0) {
-        rc = submit_trailers(s); /* needs no window */
+    } else if (s->is_replied && s->unsent == 0) {
+        rc = submit_trailers(s); /* needs no window, which nghttp2 may wait for */
+        s->is_ended = true;
     } else if (s->is_deferred) {
         rc = nghttp2_session_resume_data(s->conn->session, s->id);
         s->is_deferred = false;

@@ -263,6 +263,30 @@ static void test_closed_window(void **state)
     call_fini(&shut);
 }
 
+/* The deadline's status does not wait for a window that stays closed. */
+static void test_deadline_closed_window(void **state)
+{
+    struct fixture f;
+    struct client client;
+    struct call late = { 0 };
+    (void)state;
+    struct grpc_server_options options = { 0 };
+    fixture_open(&f, &options);
+    client_open(&client, &f, false);
+    const nghttp2_settings_entry window = { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0 };
+    nghttp2_submit_settings(client.session, NGHTTP2_FLAG_NONE, &window, 1);
+    add(&late, 1, 1000);
+    late.is_kept_open = true;
+    call_header(&late, "grpc-timeout", "50m");
+    call_start(&client, &late, "/stream");
+    WAIT_FOR(&client, late.is_closed);
+    assert_string_equal(late.status, "4");
+    assert_int_equal(late.in.len, 0);
+    client_close(&client);
+    fixture_close(&f);
+    call_fini(&late);
+}
+
 /* Each message of a stream becomes a request, however short it is, and counts as one. */
 static void test_short_messages(void **state)
 {
@@ -302,10 +326,15 @@ static void test_short_messages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wait),          cmocka_unit_test(test_refuse),
-        cmocka_unit_test(test_give_up),       cmocka_unit_test(test_stream),
-        cmocka_unit_test(test_unread),        cmocka_unit_test(test_stall),
-        cmocka_unit_test(test_closed_window), cmocka_unit_test(test_short_messages),
+        cmocka_unit_test(test_wait),
+        cmocka_unit_test(test_refuse),
+        cmocka_unit_test(test_give_up),
+        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_unread),
+        cmocka_unit_test(test_stall),
+        cmocka_unit_test(test_closed_window),
+        cmocka_unit_test(test_short_messages),
+        cmocka_unit_test(test_deadline_closed_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
