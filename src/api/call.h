@@ -122,7 +122,7 @@ struct call {
 
     struct bytes out; /* the reply's head; its memory is reused */
 
-    /* stream.c's */
+    /* call_stream.c's */
     struct list in_stream;
     struct list in_order;
     struct reply *waiting;  /* for the answers of earlier calls */

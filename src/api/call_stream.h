@@ -11,8 +11,8 @@
  *
  * Threads: the loop of the exchange; responses come in on backends' threads.
  */
-#ifndef TIS_API_STREAM_H
-#define TIS_API_STREAM_H
+#ifndef TIS_API_CALL_STREAM_H
+#define TIS_API_CALL_STREAM_H
 
 #include "api/call.h"
 

@@ -6,7 +6,7 @@
  * grpc_conn_run() ends a connection.
  *
  * Flow control: windows of 8 MiB a stream and 64 MiB a connection, and both are given back as the
- * bytes are copied into their message. What a connection can make us hold is bounded by the byte
+ * bytes are copied into their message, a stream's not while its handler holds too much. What a connection can make us hold is bounded by the byte
  * budget, which a message takes from before its first byte is kept. */
 #include <assert.h>
 #include <errno.h>

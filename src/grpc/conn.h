@@ -106,7 +106,7 @@ struct stream {
     size_t received;
     struct http_body_memory memory;
     size_t budget_bytes; /* charged, for all messages */
-    bool is_in_queue;    /* for bytes of the budget, see input.c */
+    bool is_in_queue;    /* for bytes of the budget, see wait.c */
     struct list in_budget_queue;
     size_t wanted;
     uint64_t wait_ns; /* since when */

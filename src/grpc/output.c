@@ -2,9 +2,9 @@
  *
  * nghttp2 hands over one frame after the other. What is small is copied; of a DATA frame only the
  * nine bytes of its head and short parts are, and long parts of messages follow as slices of the
- * handler's memory. All
- * of it goes out by one sendmsg() a round of the loop. The output is bounded: when it is full, or
- * OUTPUT_QUEUED_MAX bytes wait for a slow reader, nghttp2 is told to keep the rest to itself. */
+ * handler's memory. What one round of the loop brings goes out by one sendmsg(), and more follow as
+ * long as the socket takes them. The output is bounded: when it is full, or OUTPUT_QUEUED_MAX bytes
+ * wait for a slow reader, nghttp2 is told to keep the rest to itself. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
