@@ -14,7 +14,8 @@ enum {
     REPLY_PARTS_INLINE = 6,
     REPLY_OUT_BYTES_KEPT_MAX = 4096,
     STREAM_UNSENT_BYTES_MAX = 256 << 20,
-    RESPONSE_OWN_BYTES = 1024, /* what a response takes besides its tensors */
+    STREAM_UNSENT_BYTES_FAIR = 1 << 20, /* when there is no room */
+    RESPONSE_OWN_BYTES = 1024,          /* what a response takes besides its tensors */
 };
 
 #define LOOK_INTERVAL_NS NS_PER_SEC
@@ -53,7 +54,7 @@ struct reply {
 };
 
 static const char too_many_unsent[] =
-    "the client does not read its responses: 256 MiB of them wait";
+    "the client does not read its responses, and too many of them wait";
 
 static const struct slab reply_slab = { SLAB_REPLY, sizeof(struct reply) };
 
@@ -160,9 +161,18 @@ static void call_stream_end(struct call_stream *stream, enum grpc_code code, con
     end_watch(stream);
 }
 
+/* Many streams together are bounded too: when they have overdrawn the byte budget, one that has much
+ * unread ends. */
+static bool has_too_many_unsent(const struct call_stream *stream)
+{
+    size_t unsent = grpc_unsent_bytes(stream->ex);
+    return unsent > STREAM_UNSENT_BYTES_MAX ||
+           (unsent > STREAM_UNSENT_BYTES_FAIR && grpc_is_overdrawn(stream->ex));
+}
+
 static void reply_send(struct call_stream *stream, struct reply *r)
 {
-    if (!stream->is_over && grpc_unsent_bytes(stream->ex) > STREAM_UNSENT_BYTES_MAX)
+    if (!stream->is_over && has_too_many_unsent(stream))
         call_stream_end(stream, GRPC_RESOURCE_EXHAUSTED, too_many_unsent);
     if (stream->is_over)
         reply_end(r);
@@ -407,7 +417,8 @@ static void look_fire(struct loop_timer *t, uint64_t now_ns)
 void call_stream_watch(struct call *call)
 {
     struct call_stream *stream = call->stream;
-    end_watch(stream);
+    if (stream->watcher)
+        call_fail(call, GRPC_INTERNAL, "more than one message in a call that takes one");
     if (stream->is_over)
         return;
     list_remove(&call->in_order);

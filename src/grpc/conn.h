@@ -130,6 +130,7 @@ struct stream {
     enum compress_format zip_format; /* of messages out */
     unsigned zip_accepted;           /* by the client; see compress_formats_in() */
     struct list zipping;             /* messages that wait for compression; see zip.c */
+    size_t zipping_bytes;            /* of these */
     bool is_finish_due;              /* behind them */
     struct iovec own_inline[PARTS_INLINE];
 

@@ -363,7 +363,15 @@ void grpc_finish(struct grpc_exchange *ex)
 size_t grpc_unsent_bytes(const struct grpc_exchange *ex)
 {
     const struct stream *s = CONTAINER_OF(ex, const struct stream, pub);
-    return s->unsent + (size_t)s->message_count * MESSAGE_UNSENT_BYTES;
+    return s->unsent + s->zipping_bytes + (size_t)s->message_count * MESSAGE_UNSENT_BYTES;
+}
+
+bool grpc_is_overdrawn(const struct grpc_exchange *ex)
+{
+    const struct stream *s = CONTAINER_OF(ex, const struct stream, pub);
+    const struct budget *budget = s->conn->shard->server->options.budget;
+    return budget &&
+           atomic_load_explicit(&budget->bytes, memory_order_relaxed) / 2 > budget->bytes_max;
 }
 
 static void respond(struct stream *s, const struct iovec *parts, uint32_t part_count)

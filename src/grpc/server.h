@@ -207,6 +207,8 @@ void grpc_finish(struct grpc_exchange *ex);
 void grpc_message_release(struct grpc_exchange *ex, size_t message_len);
 /* Bytes of messages that wait for a client which does not read. */
 size_t grpc_unsent_bytes(const struct grpc_exchange *ex);
+/* Answers cannot be refused room in the byte budget: is more than twice of it taken? */
+bool grpc_is_overdrawn(const struct grpc_exchange *ex);
 
 /* The loop that owns the exchange. Threads: any, while the exchange lives. */
 struct loop *grpc_exchange_loop(const struct grpc_exchange *ex);

@@ -436,15 +436,19 @@ static void give_up(struct stream *s)
 
 void stream_check_all(struct grpc_conn *c)
 {
+    uint64_t now = loop_now_ns(c->shard->loop);
     struct list *next;
     c->check_ns = 0;
     for (struct list *it = c->streams.next; it != &c->streams; it = next) {
         struct stream *s = LIST_ENTRY(it, struct stream, in_conn);
         next = it->next;
         uint64_t due = stalled_due(s);
-        if (due <= loop_now_ns(c->shard->loop))
+        /* Twice: what it sends is refused, and what it does not take is dropped. */
+        for (int i = 0; i < 2 && due <= now; i++) {
             give_up(s);
-        else if (due != UINT64_MAX && (!c->check_ns || due < c->check_ns))
+            due = stalled_due(s);
+        }
+        if (due > now && due != UINT64_MAX && (!c->check_ns || due < c->check_ns))
             c->check_ns = due;
     }
 }

@@ -56,6 +56,15 @@ static bool is_done_here(const struct grpc_message *m)
            !m->stream->conn->shard->server->options.workers;
 }
 
+/* The first of the list goes on. */
+static void deliver(struct grpc_message *m)
+{
+    apply(m);
+    list_remove(&m->link);
+    m->stream->zipping_bytes -= m->bytes;
+    reply_deliver(m);
+}
+
 /* Compresses the first of the list, and those behind it as far as they are short. */
 static void next(struct stream *s)
 {
@@ -67,9 +76,7 @@ static void next(struct stream *s)
         }
         if (m->zip)
             work(m->zip);
-        apply(m);
-        list_remove(&m->link);
-        reply_deliver(m);
+        deliver(m);
     }
     if (s->is_finish_due)
         reply_finish(s);
@@ -81,9 +88,7 @@ static void done_run(struct loop_message *message)
     struct stream *s = m->stream;
     struct grpc_conn *c = s->conn;
     c->is_running = true;
-    apply(m);
-    list_remove(&m->link);
-    reply_deliver(m);
+    deliver(m);
     next(s);
     c->is_running = false;
     grpc_conn_run(c);
@@ -110,6 +115,7 @@ bool zip_put(struct grpc_message *m)
         return false;
     }
     list_append(&s->zipping, &m->link);
+    s->zipping_bytes += m->bytes;
     if (is_first)
         next(s);
     return true;

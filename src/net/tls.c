@@ -567,7 +567,7 @@ unsigned tls_stream_wait_events(const struct tls_stream *s, unsigned wanted)
 unsigned tls_stream_told_events(const struct tls_stream *s, unsigned wanted, unsigned events)
 {
     unsigned told = events & (wanted | LOOP_HANGUP);
-    bool reads_on = tls_stream_is_handshaking(s) || s->recv_wants_write;
+    bool reads_on = tls_stream_is_handshaking(s) || (s->recv_wants_write && (wanted & LOOP_READ));
     if (reads_on && (events & (LOOP_READ | LOOP_WRITE)))
         told |= LOOP_READ;
     return told;
