@@ -3,7 +3,7 @@
  * Each operation is written once: decode, do, encode. v1 (TRTIS 0.9 and 1.x) and v2 differ in
  * paths, encodings and error texts, not in what is done; the folders v1/ and v2/ hold what differs.
  *
- * Threads: api_create() and api_destroy() on the main thread, handlers on loop threads, completions
+ * Threads: api_init() and api_fini() on the main thread, handlers on loop threads, completions
  *          of inference on backend threads (they only post to the loop).
  */
 #ifndef TIS_API_API_H

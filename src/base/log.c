@@ -19,7 +19,6 @@ static _Atomic bool enabled[] = {
     [LOG_LEVEL_ERROR] = true,
     [LOG_LEVEL_VERBOSE] = false,
 };
-static _Atomic int log_fd = STDERR_FILENO;
 static _Atomic uint32_t verbose_level;
 static _Atomic uint32_t current_format = LOG_FORMAT_DEFAULT;
 
@@ -52,11 +51,6 @@ void log_set_format(enum log_format format)
 enum log_format log_format(void)
 {
     return atomic_load_explicit(&current_format, memory_order_relaxed);
-}
-
-void log_set_fd(int fd)
-{
-    atomic_store(&log_fd, fd);
 }
 
 static const char *base_name(const char *path)
@@ -103,7 +97,7 @@ void log_write(enum log_level level, const char *file, int line, const char *fmt
             entry.len = ENTRY_BYTES_MAX; /* a plug-in printed a whole model: its begin will do */
         blank_controls(entry.data, entry.len);
         entry.data[entry.len] = '\n'; /* over the NUL: the text ends here */
-        ssize_t written = write(atomic_load(&log_fd), entry.data, entry.len + 1);
+        ssize_t written = write(STDERR_FILENO, entry.data, entry.len + 1);
         (void)written; /* a log that cannot be written has nowhere to say so */
     }
     bytes_fini(&entry);

@@ -1,6 +1,6 @@
 /* base/log.h - the server's log.
  *
- * One line an entry on file descriptor 2 (or the descriptor given to log_set_fd):
+ * One line an entry on file descriptor 2:
  *
  *     I1122 18:20:05.123456 4711 registry.c:178] model state model=simple version=1 to=READY ms=4
  *
@@ -38,7 +38,6 @@ void log_set_verbose_level(uint32_t level);
 uint32_t log_verbose_level(void);
 void log_set_format(enum log_format format);
 enum log_format log_format(void);
-void log_set_fd(int fd);
 
 void log_write(enum log_level level, const char *file, int line, const char *fmt, ...) PRINTF(4, 5);
 

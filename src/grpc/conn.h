@@ -252,6 +252,8 @@ void grpc_conn_close(struct acceptor_conn *base);
 /* Serves what was begun elsewhere; see grpc_server_adopt_transport(). */
 void grpc_conn_adopt(struct grpc_shard *shard, struct transport *from, const uint8_t *bytes,
                      size_t len);
+/* What nghttp2 is to tell, of all connections. */
+void conn_callbacks_set(nghttp2_session_callbacks *callbacks);
 /* Writes what there is, ends what has ended. May free c. Does nothing inside callbacks: whoever set
  * is_running calls it afterwards. */
 void grpc_conn_run(struct grpc_conn *c);
@@ -269,8 +271,6 @@ void conn_judge_received(struct grpc_conn *c, const nghttp2_frame *frame);
 void conn_judge_sent(struct grpc_conn *c, const nghttp2_frame *frame);
 /* Says why and ends c as soon as that is written, whatever streams there are. Only submits. */
 void conn_leave(struct grpc_conn *c, uint32_t error, const char *why);
-/* The final GOAWAY. Only submits. */
-void conn_go_away(struct grpc_conn *c);
 void conn_arm_timer(struct grpc_conn *c);
 
 /* ---- wait.c ---- */
@@ -397,8 +397,6 @@ size_t output_queued(const struct grpc_conn *c);
 
 /* ---- server.c ---- */
 
-bool grpc_is_draining(const struct grpc_shard *s);
-void conn_callbacks_set(nghttp2_session_callbacks *callbacks);
 /* Serves a connected socket as if it had been accepted (tests). Takes fd. */
 void grpc_server_adopt(struct grpc_server *server, int fd);
 

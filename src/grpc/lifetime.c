@@ -62,7 +62,8 @@ static void notice(struct grpc_conn *c)
         c->is_failed = true; /* its ping follows it, see conn_judge_sent() */
 }
 
-void conn_go_away(struct grpc_conn *c)
+/* The final GOAWAY. */
+static void go_away(struct grpc_conn *c)
 {
     if (c->is_going || c->is_leaving)
         return;
@@ -142,7 +143,7 @@ void conn_judge_received(struct grpc_conn *c, const nghttp2_frame *frame)
             judge_ping(c);
         else if (c->is_noticed &&
                  memcmp(frame->ping.opaque_data, notice_ping, sizeof(notice_ping)) == 0)
-            conn_go_away(c);
+            go_away(c);
     }
 }
 
@@ -261,10 +262,10 @@ static const struct duty {
     uint64_t (*due)(const struct grpc_conn *c);
     void (*act)(struct grpc_conn *c);
 } duties[] = {
-    { stall_due, fail },         { leave_due, fail },
-    { final_due, conn_go_away }, { age_due, grow_old },
-    { grace_due, cut_off },      { ping_due, ping },
-    { pong_due, give_up },       { check_due, stream_check_all },
+    { stall_due, fail },    { leave_due, fail },
+    { final_due, go_away }, { age_due, grow_old },
+    { grace_due, cut_off }, { ping_due, ping },
+    { pong_due, give_up },  { check_due, stream_check_all },
 };
 
 static uint64_t due_of(const struct grpc_conn *c, const struct duty *d)

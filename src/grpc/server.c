@@ -4,11 +4,6 @@
 
 #include "grpc/conn.h"
 
-bool grpc_is_draining(const struct grpc_shard *s)
-{
-    return acceptor_is_draining(s->base.acceptor);
-}
-
 /* ---- creation and destruction ---- */
 
 static void shard_destroy(struct grpc_shard *s)

@@ -107,7 +107,7 @@ struct http_exchange {
 };
 
 struct http_handler {
-    void *arg; /* passed back as http_exchange_arg() */
+    void *arg; /* passed to each callback */
     void (*on_head)(struct http_exchange *ex, void *arg);
     /* Memory for `bytes` of body; `bytes` is content_length, or what chunked coding has announced
      * so far (then called again with a larger number; the server copies). On error the exchange is

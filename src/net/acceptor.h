@@ -124,7 +124,7 @@ struct acceptor {
 
 /* Binds and listens, but accepts nothing before acceptor_start(). Afterwards shard_count shards are
  * added. On error nothing needs to be undone, and acceptor_fini() does no harm. handler must outlive
- * the acceptor. Errors: those of socket_listen() and socket_listen_unix(). */
+ * the acceptor. Errors: those of socket_listen(). */
 MUST_USE tis_error *acceptor_init(struct acceptor *a, const struct acceptor_options *options,
                                   const struct acceptor_handler *handler, uint32_t shard_count);
 void acceptor_add_shard(struct acceptor *a, struct acceptor_shard *s, struct loop *loop);
