@@ -213,6 +213,7 @@ static void fill_input(struct tensor_spec *spec, const Inference__ModelInput *in
         .rank = (uint32_t)input->n_dims,
         .optional = input->optional,
         .allow_ragged = input->allow_ragged_batch,
+        .is_shape_tensor = input->is_shape_tensor,
         .label_filename = "",
     };
     set_reshape(spec, input->reshape);
@@ -231,6 +232,15 @@ static void fill_output(struct tensor_spec *spec, const Inference__ModelOutput *
     set_reshape(spec, output->reshape);
 }
 
+/* May two requests differ in this input so that no batch can hold both? */
+static bool may_be_unlike(const struct tensor_spec *spec)
+{
+    bool is_fixed = true;
+    for (uint32_t i = 0; i < spec->rank; i++)
+        is_fixed &= spec->dims[i] >= 0;
+    return spec->optional || spec->is_shape_tensor || (!is_fixed && !spec->allow_ragged);
+}
+
 static bool fill_tensors(struct model_config *c)
 {
     const Inference__ModelConfig *m = c->message;
@@ -244,6 +254,7 @@ static bool fill_tensors(struct model_config *c)
     for (uint32_t i = 0; i < c->input_count; i++) {
         fill_input(&c->inputs[i], m->input[i]);
         c->required_input_count += !c->inputs[i].optional;
+        c->has_unlike_requests |= may_be_unlike(&c->inputs[i]);
     }
     for (uint32_t i = 0; i < c->output_count; i++)
         fill_output(&c->outputs[i], m->output[i]);
@@ -278,8 +289,6 @@ tis_error *config_finish(struct config_builder **b, struct model_config **ret_co
     c->backend = m->backend;
     c->max_batch_size = m->max_batch_size;
     c->decoupled = m->model_transaction_policy && m->model_transaction_policy->decoupled;
-    c->dynamic_batching =
-        m->scheduling_choice_case == INFERENCE__MODEL_CONFIG__SCHEDULING_CHOICE_DYNAMIC_BATCHING;
     atomic_init(&c->refs, 1);
     bool done = fill_tensors(c) && fill_json(c);
     (*b)->arena = c->arena;

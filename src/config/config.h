@@ -34,6 +34,7 @@
 enum {
     CONFIG_TEXT_BYTES_MAX = 4 << 20,    /* of a config.pbtxt or its JSON */
     CONFIG_MEMORY_BYTES_MAX = 64 << 20, /* of one configuration with its labels */
+    CONFIG_PRIORITY_LEVELS_MAX = 1000,
 };
 
 /* One input or output. Dimensions never include the batch dimension; -1 is any size. */
@@ -48,6 +49,7 @@ struct tensor_spec {
     bool has_reshape;
     bool optional;               /* inputs: a request may leave it out */
     bool allow_ragged;           /* inputs: may differ in shape within a batch */
+    bool is_shape_tensor;        /* inputs: must be the same throughout a batch */
     const char *label_filename;  /* outputs; "" when there is none */
     const char *const *labels;   /* outputs: label_count of them, index = class; see below */
     const uint32_t *label_bytes; /* their lengths */
@@ -68,7 +70,8 @@ struct model_config {
     struct tensor_spec *outputs;
     uint32_t required_input_count; /* inputs that are not optional */
     bool decoupled;
-    bool dynamic_batching; /* requests may be put together */
+    bool has_unlike_requests; /* not every two of them, though: their inputs differ in shape, or in
+                               * which are there */
 
     struct arena arena;
     uint32_t *input_slots; /* hash tables: index + 1, 0 = empty; NULL for few tensors */

@@ -440,12 +440,21 @@ static void check_queue_policy(struct checker *c, const char *field,
     if (c->m->dynamic_batching->preserve_ordering &&
         action == INFERENCE__MODEL_QUEUE_POLICY__TIMEOUT_ACTION__DELAY)
         problem(c, field, "DELAY cannot be combined with preserve_ordering (expected REJECT)");
+    if (policy->default_timeout_microseconds > INT64_MAX / 1000)
+        problem(c, field,
+                "default_timeout_microseconds is too large (found %" PRIu64 ", expected at most "
+                "%" PRId64 ")",
+                policy->default_timeout_microseconds, INT64_MAX / 1000);
 }
 
 static void check_priorities(struct checker *c, const Inference__ModelDynamicBatching *d)
 {
     uint64_t levels = d->priority_levels;
 
+    if (levels > CONFIG_PRIORITY_LEVELS_MAX)
+        problem(c, "dynamic_batching.priority_levels",
+                "too many levels (found %" PRIu64 ", expected at most %d)", levels,
+                CONFIG_PRIORITY_LEVELS_MAX);
     if (levels && (d->default_priority_level == 0 || d->default_priority_level > levels))
         problem(c, "dynamic_batching.default_priority_level",
                 "must be one of the priority levels (found %" PRIu64 ", expected 1 to %" PRIu64 ")",
@@ -667,14 +676,6 @@ static void check_later_features(struct checker *c)
                 m->scheduling_choice_case !=
                     INFERENCE__MODEL_CONFIG__SCHEDULING_CHOICE_ENSEMBLE_SCHEDULING,
             "platform", "ensembles are");
-    if (m->scheduling_choice_case == INFERENCE__MODEL_CONFIG__SCHEDULING_CHOICE_DYNAMIC_BATCHING) {
-        const Inference__ModelDynamicBatching *d = m->dynamic_batching;
-        not_yet(c, d->priority_levels, "dynamic_batching.priority_levels", "priorities are");
-        not_yet(c, d->default_queue_policy, "dynamic_batching.default_queue_policy",
-                "queue policies are");
-        not_yet(c, d->n_priority_queue_policy, "dynamic_batching.priority_queue_policy",
-                "queue policies are");
-    }
     not_yet(c, m->n_model_warmup, "model_warmup", "warm-up requests are");
     not_yet(c, m->response_cache && m->response_cache->enable, "response_cache",
             "the response cache is");

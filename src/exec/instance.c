@@ -1,9 +1,6 @@
 #include "exec/instance.h"
 
 #include <assert.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,11 +8,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "exec/plugin_call.h"
-
-enum {
-    BATCH_REQUESTS_MAX = 256,
-    SIGNAL_STACK_BYTES = 64 << 10,
-};
 
 tis_error *instance_create(struct tis_version *v, const Inference__ModelInstanceGroup *group,
                            const char *name, uint32_t index, TRITONSERVER_InstanceGroupKind kind,
@@ -49,20 +41,24 @@ tis_error *instance_create(struct tis_version *v, const Inference__ModelInstance
         goto out;
     }
 
-    /* A failed initialize is still followed by finalize, as Triton does. */
-    i->initialized = true;
-    if (v->backend->entries.instance_initialize) {
-        plugin_call_begin("TRITONBACKEND_ModelInstanceInitialize", v->backend->name, v->model_name,
-                          v->number);
-        err = v->backend->entries.instance_initialize(i);
-        plugin_call_end();
-    }
-    if (err)
-        goto out;
     *ret_instance = i;
     i = NULL;
 out:
     instance_destroy(i);
+    return err;
+}
+
+tis_error *instance_initialize(struct tis_instance *i)
+{
+    struct tis_backend *b = i->version->backend;
+    /* A failed initialize is still followed by finalize, as Triton does. */
+    i->initialized = true;
+    if (!b->entries.instance_initialize)
+        return NULL;
+    plugin_call_begin("TRITONBACKEND_ModelInstanceInitialize", b->name, i->version->model_name,
+                      i->version->number);
+    tis_error *err = b->entries.instance_initialize(i);
+    plugin_call_end();
     return err;
 }
 
@@ -85,12 +81,6 @@ void instance_destroy(struct tis_instance *i)
     free(i->name);
     free(i);
 }
-
-/* What we remember of a request while the plug-in has it. */
-struct given {
-    struct tis_request *request;
-    uint32_t generation;
-};
 
 /* Execute returned an error: the requests stayed with us, each is answered with it. A plug-in that
  * has released one before has broken its contract; that memory may have another use by now. */
@@ -116,10 +106,10 @@ static void fail_batch(struct tis_instance *i, const struct given *given, uint32
     error_free(err);
 }
 
-static void run_batch(struct tis_instance *i, struct tis_request **requests, uint32_t count)
+void instance_execute(struct tis_instance *i, struct tis_request **requests, uint32_t count,
+                      struct given *given)
 {
     struct tis_version *v = i->version;
-    struct given given[BATCH_REQUESTS_MAX]; /* plug-ins write to the array they get */
     uint64_t now = clock_ns();
     for (uint32_t k = 0; k < count; k++) {
         given[k] = (struct given){ requests[k], requests[k]->generation };
@@ -134,72 +124,4 @@ static void run_batch(struct tis_instance *i, struct tis_request **requests, uin
     plugin_call_end();
     if (err)
         fail_batch(i, given, count, err);
-}
-
-/* A plug-in that overflows its stack can be reported only from another one. */
-static void *signal_stack_begin(void)
-{
-    stack_t stack = { .ss_sp = malloc(SIGNAL_STACK_BYTES), .ss_size = SIGNAL_STACK_BYTES };
-    if (stack.ss_sp)
-        sigaltstack(&stack, NULL);
-    return stack.ss_sp;
-}
-
-static void signal_stack_end(void *memory)
-{
-    stack_t none = { .ss_flags = SS_DISABLE };
-    sigaltstack(&none, NULL);
-    free(memory);
-}
-
-static void *instance_run(void *arg)
-{
-    struct tis_instance *i = arg;
-    struct tis_version *v = i->version;
-    void *signal_stack = signal_stack_begin();
-    struct tis_request *requests[BATCH_REQUESTS_MAX];
-
-    lock_take(&v->lock);
-    for (;;) {
-        uint32_t count =
-            v->scheduler->ops->take(v->scheduler, i->index, requests, BATCH_REQUESTS_MAX, 0);
-        if (count > 0) {
-            lock_release(&v->lock);
-            run_batch(i, requests, count);
-            lock_take(&v->lock);
-            continue;
-        }
-        if (v->closing)
-            break;
-        park_prepare(&i->park);
-        i->idle_next = v->idle;
-        v->idle = i;
-        lock_release(&v->lock);
-        park_wait(&i->park);
-        lock_take(&v->lock);
-    }
-    lock_release(&v->lock);
-    signal_stack_end(signal_stack);
-    return NULL;
-}
-
-tis_error *instance_start(struct tis_instance *i)
-{
-    int rc = pthread_create(&i->thread, NULL, instance_run, i);
-    if (rc != 0)
-        return error_new(TRITONSERVER_ERROR_UNAVAILABLE,
-                         "cannot start the thread of instance '%s': %s", i->name, strerror(rc));
-    i->thread_started = true;
-
-    char thread_name[16];
-    snprintf(thread_name, sizeof(thread_name), "run:%s", i->name);
-    pthread_setname_np(i->thread, thread_name);
-    return NULL;
-}
-
-void instance_join(struct tis_instance *i)
-{
-    if (i->thread_started)
-        pthread_join(i->thread, NULL);
-    i->thread_started = false;
 }

@@ -1,18 +1,32 @@
-/* exec/instance.h - an instance's start, its thread and its end (for exec/version only). */
+/* exec/instance.h - one execution context of a version: what a plug-in initialises, runs and
+ * finalises (for exec/version and exec/runner only).
+ *
+ * Threads: create, destroy: a loading thread; the rest: the thread of its runner.
+ */
 #ifndef TIS_EXEC_INSTANCE_H
 #define TIS_EXEC_INSTANCE_H
 
 #include "exec/version.h"
 
-/* Initialises instance `index` of v through the plug-in; the thread is not started. */
+/* Describes instance `index` of v; the plug-in does not know of it yet. */
 MUST_USE tis_error *instance_create(struct tis_version *v,
                                     const Inference__ModelInstanceGroup *group, const char *name,
                                     uint32_t index, TRITONSERVER_InstanceGroupKind kind,
                                     int32_t device_id, struct tis_instance **ret_instance);
-MUST_USE tis_error *instance_start(struct tis_instance *i);
-/* After v->closing was set and every idle instance woken. */
-void instance_join(struct tis_instance *i);
-/* The thread is joined, or was never started. NULL is fine. */
+/* Finalises it through the plug-in, if it was initialised. No thread runs it. NULL is fine. */
 void instance_destroy(struct tis_instance *i);
+
+MUST_USE tis_error *instance_initialize(struct tis_instance *i);
+
+/* What is remembered of a request while the plug-in has it. */
+struct given {
+    struct tis_request *request;
+    uint32_t generation;
+};
+
+/* Runs requests[0..count) in one execution; they are QUEUED and go to the plug-in, which also writes to
+ * the array. given: room for count. */
+void instance_execute(struct tis_instance *i, struct tis_request **requests, uint32_t count,
+                      struct given *given);
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "exec/instance.h"
 #include "exec/plugin_call.h"
+#include "exec/runner.h"
 #include "infer/reason.h"
 
 static tis_error *model_initialize(struct tis_version *v)
@@ -87,6 +88,67 @@ static tis_error *instances_create(struct tis_version *v)
     return NULL;
 }
 
+/* Each instance has a runner, or all on one GPU that does not block share one. */
+static uint32_t runner_instances(const struct tis_version *v, uint32_t first)
+{
+    const struct tis_instance *i = v->instances[first];
+    bool shares = i->kind == TRITONSERVER_INSTANCEGROUPKIND_GPU &&
+                  v->backend->execution_policy == TRITONBACKEND_EXECUTION_DEVICE_BLOCKING;
+    uint32_t count = 1;
+    while (shares && first + count < v->instance_count &&
+           v->instances[first + count]->kind == i->kind &&
+           v->instances[first + count]->device_id == i->device_id)
+        count++;
+    return count;
+}
+
+static int compare_devices(const void *a, const void *b)
+{
+    const struct tis_instance *left = *(struct tis_instance *const *)a;
+    const struct tis_instance *right = *(struct tis_instance *const *)b;
+    if (left->kind != right->kind)
+        return left->kind < right->kind ? -1 : 1;
+    if (left->device_id != right->device_id)
+        return left->device_id < right->device_id ? -1 : 1;
+    return left->index < right->index ? -1 : 1;
+}
+
+static tis_error *runners_create(struct tis_version *v)
+{
+    qsort(v->instances, v->instance_count, sizeof(struct tis_instance *), compare_devices);
+    v->runners = calloc(v->instance_count, sizeof(*v->runners));
+    if (!v->runners)
+        return error_no_memory();
+    for (uint32_t first = 0; first < v->instance_count;) {
+        uint32_t count = runner_instances(v, first);
+        tis_error *err =
+            runner_create(v, &v->instances[first], count, &v->runners[v->runner_count]);
+        if (err)
+            return err;
+        v->runner_count++;
+        first += count;
+    }
+    return NULL;
+}
+
+/* One after the other, unless the backend can initialise several instances at once. */
+static tis_error *runners_start(struct tis_version *v)
+{
+    bool at_once = v->backend->attribute.parallel_instance_loading;
+    tis_error *err = NULL;
+    uint32_t started = 0;
+    for (; started < v->runner_count && !err; started++) {
+        err = runner_start(v->runners[started]);
+        if (!err && !at_once)
+            err = runner_wait_ready(v->runners[started]);
+    }
+    for (uint32_t i = 0; at_once && i < started && !err; i++)
+        err = runner_wait_ready(v->runners[i]);
+    return err;
+}
+
+static void alarm_ring(struct alarm *a, uint64_t now_ns);
+
 static tis_error *version_start(struct tis_version *v, const struct tis_version_options *options)
 {
     const Inference__ModelConfig *pb = v->config->message;
@@ -106,9 +168,11 @@ static tis_error *version_start(struct tis_version *v, const struct tis_version_
     if (!err)
         err = instances_create(v);
     if (!err)
-        err = fifo_create(&v->scheduler);
-    for (uint32_t i = 0; i < v->instance_count && !err; i++)
-        err = instance_start(v->instances[i]);
+        err = scheduler_create(v->config, &v->scheduler);
+    if (!err)
+        err = runners_create(v);
+    if (!err)
+        err = runners_start(v);
     return err;
 }
 
@@ -120,6 +184,9 @@ tis_error *version_create(const struct tis_version_options *options,
         return error_no_memory();
     atomic_init(&v->refs, 1);
     lock_init(&v->lock, LOCK_VERSION);
+    cond_init(&v->runner_ready);
+    alarm_init(&v->alarm, options->alarms, alarm_ring);
+    v->alarm_ns = SCHEDULER_NEVER;
     statistics_init(&v->statistics);
     v->number = options->number;
     v->server = options->server;
@@ -147,16 +214,22 @@ void version_destroy(struct tis_version *v)
     v->closing = true;
     if (v->scheduler)
         v->scheduler->ops->close(v->scheduler);
-    struct tis_instance *idle = v->idle;
+    struct tis_runner *idle = v->idle;
     v->idle = NULL;
+    for (struct tis_runner *r = idle; r; r = r->idle_next)
+        v->waking++;
     lock_release(&v->lock);
-    for (struct tis_instance *next; idle; idle = next) {
-        next = idle->idle_next; /* the instance may be idle, and linked, no longer once woken */
+    for (struct tis_runner *next; idle; idle = next) {
+        next = idle->idle_next; /* the runner may be idle, and linked, no longer once woken */
         park_wake(&idle->park);
     }
 
-    for (uint32_t i = 0; i < v->instance_count; i++)
-        instance_join(v->instances[i]);
+    for (uint32_t i = 0; i < v->runner_count; i++)
+        runner_join(v->runners[i]);
+    alarm_stop(&v->alarm);
+    for (uint32_t i = 0; i < v->runner_count; i++)
+        runner_destroy(v->runners[i]);
+    free(v->runners);
     for (uint32_t i = 0; i < v->instance_count; i++)
         instance_destroy(v->instances[i]);
     free(v->instances);
@@ -165,6 +238,7 @@ void version_destroy(struct tis_version *v)
     if (v->scheduler)
         v->scheduler->ops->destroy(v->scheduler);
     statistics_fini(&v->statistics);
+    cond_fini(&v->runner_ready);
     lock_fini(&v->lock);
     config_unref(v->config);
     free(v->model_name);
@@ -184,32 +258,103 @@ void version_unref(struct tis_version *v)
         v->on_unused(v, v->on_unused_arg);
 }
 
+/* A request that the scheduler gave back, or did not take, will not run. */
+static void count_failure(struct tis_version *v, const struct tis_request *req)
+{
+    statistics_add_failure(&v->statistics, req->batch_size,
+                           clock_ns() - req->stamps[STAMP_REQUEST_START]);
+}
+
 tis_error *version_submit(struct tis_version *v, struct tis_request **req)
 {
     struct sink *sink = (*req)->sink;
-    uint64_t now = clock_ns();
-    (*req)->stamps[STAMP_QUEUE_START] = now;
+    uint64_t now_ns = clock_ns();
     sink->version = version_ref(v);
     sink->version_unref = version_unref;
 
     lock_take(&v->lock);
-    tis_error *err = v->scheduler->ops->put(v->scheduler, req, now);
+    tis_error *err = v->scheduler->ops->put(v->scheduler, req, now_ns);
+    if (v->scheduler->expiry_ns < v->alarm_ns)
+        version_set_alarm(v);
     lock_release(&v->lock);
     if (err) { /* the caller may try elsewhere */
         sink->version = NULL;
+        count_failure(v, *req);
         version_unref(v);
     }
     return err;
 }
 
+struct tis_runner *version_take_idle(struct tis_version *v)
+{
+    struct scheduler *s = v->scheduler;
+    struct tis_runner *idle = v->idle;
+    /* Each that was woken will take as much as it can. */
+    if (!idle || s->waiting <= (uint64_t)v->waking * s->requests_max)
+        return NULL;
+    uint64_t now_ns = clock_ns();
+    if (s->ops->ready_ns(s, now_ns) > now_ns)
+        return NULL;
+    v->idle = idle->idle_next;
+    v->waking++;
+    return idle;
+}
+
+void version_set_alarm(struct tis_version *v)
+{
+    struct scheduler *s = v->scheduler;
+    uint64_t next_ns = s->expiry_ns;
+    if (v->idle && s->waiting > 0) {
+        uint64_t ready_ns = s->ops->ready_ns(s, clock_ns());
+        if (ready_ns < next_ns)
+            next_ns = ready_ns;
+    }
+    /* One that rings early looks again: cheaper than setting it for each batch. */
+    if (next_ns >= v->alarm_ns)
+        return;
+    v->alarm_ns = next_ns;
+    alarm_set(&v->alarm, next_ns);
+}
+
 void version_wake(struct tis_version *v)
 {
-    struct tis_instance *idle = NULL;
     lock_take(&v->lock);
-    if (v->scheduler->waiting > 0 && v->idle) {
-        idle = v->idle;
-        v->idle = idle->idle_next;
+    struct tis_runner *idle = version_take_idle(v);
+    if (!idle && v->idle)
+        version_set_alarm(v);
+    lock_release(&v->lock);
+    if (idle)
+        park_wake(&idle->park);
+}
+
+/* Refuses what has waited too long. */
+static void expire(struct tis_version *v, uint64_t now_ns)
+{
+    enum {
+        AT_ONCE = 64
+    };
+    struct tis_request *expired[AT_ONCE];
+    uint32_t count = AT_ONCE;
+    while (count == AT_ONCE) {
+        lock_take(&v->lock);
+        count = v->scheduler->ops->expire(v->scheduler, now_ns, expired, AT_ONCE);
+        lock_release(&v->lock);
+        for (uint32_t i = 0; i < count; i++) {
+            count_failure(v, expired[i]);
+            request_fail(expired[i], REQUEST_QUEUED,
+                         reason_error_args(REASON_QUEUE_TIMEOUT, NULL, 0));
+        }
     }
+}
+
+static void alarm_ring(struct alarm *a, uint64_t now_ns)
+{
+    struct tis_version *v = CONTAINER_OF(a, struct tis_version, alarm);
+    expire(v, now_ns);
+    lock_take(&v->lock);
+    v->alarm_ns = SCHEDULER_NEVER;
+    struct tis_runner *idle = version_take_idle(v);
+    version_set_alarm(v);
     lock_release(&v->lock);
     if (idle)
         park_wake(&idle->park);
@@ -223,8 +368,7 @@ void version_cancel(struct tis_version *v, struct tis_request *req)
     lock_release(&v->lock);
     if (!waiting)
         return;
-    statistics_add_failure(&v->statistics, req->batch_size,
-                           clock_ns() - req->stamps[STAMP_REQUEST_START]);
+    count_failure(v, req);
     request_fail(req, REQUEST_QUEUED, reason_error_args(REASON_CANCELLED, NULL, 0));
 }
 

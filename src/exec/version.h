@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/alarm.h"
 #include "base/error.h"
 #include "base/lock.h"
 #include "base/park.h"
@@ -28,6 +29,7 @@
 
 struct tis_version_options {
     struct backends *backends;
+    struct alarms *alarms;
     struct tis_server *server; /* handed to plug-ins; opaque here */
     const char *model_name;
     int64_t number;
@@ -50,21 +52,27 @@ struct tis_version {
     bool initializing; /* inside ModelInitialize, when SetConfig is allowed */
     struct tis_instance **instances;
     uint32_t instance_count;
+    struct tis_runner **runners;
+    uint32_t runner_count;
     void (*on_unused)(struct tis_version *version, void *arg);
     void *on_unused_arg;
     /* the backend's */
     void *state;
     /* any thread, under lock */
     struct lock lock;
+    struct cond runner_ready;
     struct scheduler *scheduler;
-    struct tis_instance *idle; /* waiting for work; the last to wait is the first to run */
+    struct tis_runner *idle; /* waiting for work; the last to wait is the first to run */
+    uint32_t waking;         /* runners that were woken and have not looked yet */
+    uint64_t alarm_ns;       /* when the alarm rings; SCHEDULER_NEVER: not */
+    struct alarm alarm;      /* a delay or a time-out has passed */
     bool closing;
     /* any thread */
     struct statistics statistics;
     _Atomic uint32_t refs;
 };
 
-/* One execution context of a version: a thread of its own. */
+/* One execution context of a version. */
 struct tis_instance {
     /* set at creation, then constant */
     struct tis_version *version;
@@ -74,15 +82,9 @@ struct tis_instance {
     TRITONSERVER_InstanceGroupKind kind;
     int32_t device_id;
     struct tis_message host_policy;
-    pthread_t thread;
-    bool thread_started;
-    bool initialized;
+    bool initialized; /* the plug-in knows of it */
     /* the backend's */
     void *state;
-    /* under the version's lock */
-    struct tis_instance *idle_next;
-    /* any thread */
-    struct park park; /* sleeps here while it is in the version's idle list */
 };
 
 /* Opens the backend, initialises model and instances, starts their threads. The version has one
@@ -97,15 +99,21 @@ void version_unref(struct tis_version *v);
 
 /* Queues *req, which was checked against the version's configuration; its sink takes a reference on
  * v. Takes *req on success. A running instance may take it from here on; a version_wake() must
- * follow. Errors: UNAVAILABLE. */
+ * follow. Errors: UNAVAILABLE, counted as a failure (reasons QUEUE_CLOSED, QUEUE_FULL). */
 MUST_USE tis_error *version_submit(struct tis_version *v, struct tis_request **req);
-/* Wakes an idle instance if requests wait; one call for each submitted request, soon. Apart from
+/* Wakes an idle instance if it has something to run; one call for each submitted request, soon. Apart from
  * version_submit() so that a loop that has several requests at hand queues them all first: waking
  * costs more than running a small model, and an instance that is awake finds the others by itself. */
 void version_wake(struct tis_version *v);
 /* The client has gone or changed its mind: a waiting request is answered CANCELLED at once, a
  * running one is marked for the backend to see. The caller must know that req is not done yet. */
 void version_cancel(struct tis_version *v, struct tis_request *req);
+
+/* For exec/runner, under v->lock. */
+/* An idle runner to be woken because a batch is ready, no longer in the idle list; NULL: none. */
+struct tis_runner *version_take_idle(struct tis_version *v);
+/* Sets the alarm to when the scheduler next has something to do that no put() brings about. */
+void version_set_alarm(struct tis_version *v);
 
 /* Would the instances serve a request now? Asks the backend when it can tell. */
 bool version_is_ready(struct tis_version *v);

@@ -45,6 +45,8 @@ enum reason {
     REASON_STRING_DATA,         /* model, input, expected, got */
     REASON_CANCELLED,           /* - */
     REASON_QUEUE_CLOSED,        /* - */
+    REASON_QUEUE_FULL,          /* - */
+    REASON_QUEUE_TIMEOUT,       /* - */
     REASON_CLASS_TYPE,          /* output, configuration type */
     REASON_COUNT,
 };

@@ -24,7 +24,7 @@ struct tis_request *request_create(const struct sink_ops *ops, void *user)
     atomic_store(&req->generation, generation + 1);
     req->id = "";
     req->batch_size = 1;
-    list_init(&req->link);
+    list_init(&req->queued.link);
     arena_init(&req->arena, req->first, sizeof(req->first), REQUEST_ARENA_BYTES_MAX);
     req->sink = sink_create(ops, user, req);
     if (!req->sink) {
@@ -111,13 +111,47 @@ tis_error *request_add_chunk(struct tis_request *req, struct tis_input *input, c
     return NULL;
 }
 
-struct tis_input *request_find_input(struct tis_request *req, const char *name)
+struct tis_input *request_find_input(const struct tis_request *req, const char *name)
 {
     for (uint32_t i = 0; i < req->input_count; i++) {
         if (strcmp(req->inputs[i].name, name) == 0)
             return &req->inputs[i];
     }
     return NULL;
+}
+
+static bool chunks_are_equal(const struct tis_input *a, const struct tis_input *b)
+{
+    /* Shape tensors are a few numbers in one piece; others are not looked into. */
+    return a->bytes == b->bytes && a->chunk_count == 1 && b->chunk_count == 1 &&
+           a->chunks[0].attributes.memory_type != TRITONSERVER_MEMORY_GPU &&
+           b->chunks[0].attributes.memory_type != TRITONSERVER_MEMORY_GPU &&
+           memcmp(a->chunks[0].base, b->chunks[0].base, a->bytes) == 0;
+}
+
+static bool inputs_are_alike(const struct tis_input *a, const struct tis_input *b)
+{
+    if (a->batch_rule == BATCH_ANY_SHAPE)
+        return true;
+    if (a->rank != b->rank ||
+        (a->rank > 1 && memcmp(a->shape + 1, b->shape + 1, (a->rank - 1) * sizeof(*a->shape)) != 0))
+        return false;
+    return a->batch_rule == BATCH_SAME_SHAPE || chunks_are_equal(a, b);
+}
+
+bool request_is_alike(const struct tis_request *a, const struct tis_request *b)
+{
+    if (a->input_count != b->input_count)
+        return false;
+    for (uint32_t i = 0; i < a->input_count; i++) {
+        /* Validated names are the configuration's own, and mostly come in one order. */
+        const struct tis_input *other = &b->inputs[i];
+        if (other->name != a->inputs[i].name)
+            other = request_find_input(b, a->inputs[i].name);
+        if (!other || !inputs_are_alike(&a->inputs[i], other))
+            return false;
+    }
+    return true;
 }
 
 bool request_move(struct tis_request *req, enum request_state from, enum request_state to)

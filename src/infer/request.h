@@ -23,6 +23,7 @@
 
 #include "base/arena.h"
 #include "base/error.h"
+#include "base/heap.h"
 #include "base/list.h"
 #include "infer/buffer.h"
 #include "infer/sink.h"
@@ -60,9 +61,17 @@ struct chunk {
     struct buffer *buffer; /* a reference; NULL when the maker keeps the bytes alive by itself */
 };
 
+/* When may the inputs of two requests be in one batch? */
+enum batch_rule {
+    BATCH_SAME_SHAPE, /* equal but for the batch dimension */
+    BATCH_ANY_SHAPE,  /* ragged: the backend is told each one's shape */
+    BATCH_SAME_DATA,  /* shape tensors: equal to the last byte */
+};
+
 struct tis_input {
     const char *name; /* the configuration's, or the arena's */
     TRITONSERVER_DataType data_type;
+    enum batch_rule batch_rule;
     const int64_t *shape; /* with the batch dimension; no -1 */
     uint32_t rank;
     uint32_t chunk_count;
@@ -98,6 +107,14 @@ enum {
     REQUEST_ARENA_BYTES_MAX = 64 << 20,
 };
 
+/* Where a request waits: sched/queue's, kept here so that waiting allocates nothing. */
+struct queue_place {
+    struct list link;
+    struct heap_node deadline; /* key: when its time-out passes; 0: never */
+    uint32_t list;             /* index of the list it is in */
+    uint32_t level;
+};
+
 struct tis_request {
     /* atomic */
     _Atomic uint32_t state;
@@ -122,9 +139,9 @@ struct tis_request {
     uint32_t batch_size; /* 1 for models without batching */
 
     uint64_t stamps[STAMP_COUNT];
-    struct list link;        /* in a scheduler's queue; the version's lock */
-    struct buffer *body;     /* a reference to what most chunks point into, or NULL */
-    struct tis_trace *trace; /* NULL: not traced */
+    struct queue_place queued; /* a scheduler's; the version's lock */
+    struct buffer *body;       /* a reference to what most chunks point into, or NULL */
+    struct tis_trace *trace;   /* NULL: not traced */
 
     char first[REQUEST_ARENA_BYTES_FIRST] __attribute__((aligned(16)));
 };
@@ -150,8 +167,11 @@ MUST_USE tis_error *request_add_chunk(struct tis_request *req, struct tis_input 
 /* The request begins now, for the durations in statistics and traces. */
 void request_start(struct tis_request *req);
 
+/* May both run in one batch? They have the same inputs, each pair obeying its batch_rule. */
+bool request_is_alike(const struct tis_request *a, const struct tis_request *b);
+
 /* NULL when the request has no such input. */
-struct tis_input *request_find_input(struct tis_request *req, const char *name);
+struct tis_input *request_find_input(const struct tis_request *req, const char *name);
 
 /* from -> to; false (and nothing done) when the request is in another state. */
 MUST_USE bool request_move(struct tis_request *req, enum request_state from, enum request_state to);

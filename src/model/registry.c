@@ -208,6 +208,7 @@ static tis_error *version_load(struct version_job *v, struct tis_version **ret_v
     tis_error *err = version_create(
         &(struct tis_version_options){
             .backends = o->backends,
+            .alarms = o->alarms,
             .server = o->server,
             .model_name = v->model->name,
             .number = v->number,
@@ -342,11 +343,6 @@ static void config_run(struct pool_job *job)
 
     tis_error *err =
         model_configure(m->name, m->directory, r->options.auto_complete_config, NULL, &config);
-    if (!err && config->dynamic_batching)
-        log_warning(
-            "model %s asks for dynamic_batching, which this release does not have: requests "
-            "are run one at a time per instance, each with the batch its client made",
-            m->name);
     if (!err)
         err = model_choose_versions(m->directory, config, &versions, &count);
     if (!err)

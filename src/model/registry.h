@@ -38,6 +38,7 @@ struct registry_options {
     const char *const *repositories;
     uint32_t repository_count;
     struct backends *backends;
+    struct alarms *alarms; /* of the versions' queues */
     struct tis_server *server;
     uint32_t load_thread_count;
     bool auto_complete_config;

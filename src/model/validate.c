@@ -75,6 +75,9 @@ static tis_error *check_input_names(const struct check *c)
         if (request_find_input(c->req, in->name) != in)
             return reason_error(REASON_INPUT_TWICE, c->model, in->name);
         in->name = spec->name;
+        in->batch_rule = spec->allow_ragged      ? BATCH_ANY_SHAPE
+                         : spec->is_shape_tensor ? BATCH_SAME_DATA
+                                                 : BATCH_SAME_SHAPE;
         required_found += !spec->optional;
     }
     if (required_found != c->config->required_input_count)

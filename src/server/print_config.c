@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api/inproc.h"
+#include "base/alarm.h"
 #include "exec/backend.h"
 #include "exec/version.h"
 #include "model/configure.h"
@@ -18,6 +19,7 @@
 struct bench {
     char *backend_directory;
     struct backends *backends;
+    struct alarms *alarms;
     struct registry *registry; /* empty: a model that calls others finds none */
     struct tis_server plugin_view;
 };
@@ -25,6 +27,7 @@ struct bench {
 static void bench_fini(struct bench *b)
 {
     registry_destroy(b->registry);
+    alarms_destroy(b->alarms);
     backends_destroy(b->backends);
     free(b->backend_directory);
 }
@@ -47,6 +50,8 @@ static tis_error *bench_init(struct bench *b, const struct options *o, const cha
             .auto_complete_config = may_complete(o),
         },
         &b->backends);
+    if (!err)
+        err = alarms_create(&b->alarms);
     if (!err)
         err = registry_create(&(struct registry_options){ .backends = b->backends,
                                                           .server = &b->plugin_view,
@@ -77,6 +82,7 @@ static tis_error *load(struct bench *b, const struct options *o, const char *dir
     err = version_create(
         &(struct tis_version_options){
             .backends = b->backends,
+            .alarms = b->alarms,
             .server = &b->plugin_view,
             .model_name = config->name,
             .number = versions[count - 1],

@@ -8,6 +8,7 @@
 
 #include "api/api.h"
 #include "api/inproc.h"
+#include "base/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "exec/backend.h"
@@ -39,6 +40,7 @@ struct server {
     struct backends *backends;
     struct registry *registry;
     struct pool *workers;
+    struct alarms *alarms;
     struct tis_server plugin_view;
     struct budget budget;
     struct api api;
@@ -229,6 +231,8 @@ static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg)
             .auto_complete_config = complete,
         },
         &s->backends);
+    if (!err)
+        err = alarms_create(&s->alarms);
     if (err)
         return err;
     return registry_create(
@@ -236,6 +240,7 @@ static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg)
             .repositories = o->repositories,
             .repository_count = (uint32_t)o->repository_count,
             .backends = s->backends,
+            .alarms = s->alarms,
             .server = &s->plugin_view,
             .load_thread_count = (uint32_t)o->model_load_thread_count,
             .auto_complete_config = complete,
@@ -310,6 +315,7 @@ void server_destroy(struct server *s)
         loop_stop(s->loops[i]);
     pool_destroy(s->workers);
     registry_destroy(s->registry);
+    alarms_destroy(s->alarms);
     backends_destroy(s->backends);
     /* After everybody who posts to them: the waking of a loop may outlast what it is woken for. */
     for (uint32_t i = 0; i < s->loop_count; i++)

@@ -232,19 +232,19 @@ static const struct {
       "model 'm' dynamic_batching.default_priority_level: must be one of the priority levels "
       "(found 3, expected 1 to 2); model 'm' dynamic_batching.priority_queue_policy[3]: no such "
       "priority level (expected 1 to 2); model 'm' dynamic_batching.priority_queue_policy[3]: "
-      "unknown timeout_action (found 7, expected REJECT or DELAY); model 'm' "
-      "dynamic_batching.priority_levels: priorities are not supported by this server yet; remove "
-      "this field to serve the model; model 'm' dynamic_batching.priority_queue_policy: queue "
-      "policies are not supported by this server yet; remove this field to serve the model",
+      "unknown timeout_action (found 7, expected REJECT or DELAY)",
+      0 },
+    { GOOD "dynamic_batching { priority_levels: 1001 default_priority_level: 1 "
+           "default_queue_policy { default_timeout_microseconds: 18446744073709551615 } }",
+      "model 'm' dynamic_batching.priority_levels: too many levels (found 1001, expected at most "
+      "1000); model 'm' dynamic_batching.default_queue_policy: default_timeout_microseconds is too "
+      "large (found 18446744073709551615, expected at most 9223372036854775)",
       0 },
     { GOOD "dynamic_batching { preserve_ordering: true priority_levels: 2 default_priority_level: "
            "1 default_queue_policy { timeout_action: DELAY } }",
       "model 'm' dynamic_batching.priority_levels: only one level can be combined with "
       "preserve_ordering (found 2); model 'm' dynamic_batching.default_queue_policy: DELAY cannot "
-      "be combined with preserve_ordering (expected REJECT); model 'm' "
-      "dynamic_batching.priority_levels: priorities are not supported by this server yet; remove "
-      "this field to serve the model; model 'm' dynamic_batching.default_queue_policy: queue "
-      "policies are not supported by this server yet; remove this field to serve the model",
+      "be combined with preserve_ordering (expected REJECT)",
       0 },
     { GOOD "instance_group { kind: KIND_GPU }",
       "model 'm' instance_group[0]: instance group m_0 of model m has kind KIND_GPU but specifies "
@@ -371,7 +371,7 @@ static void test_finished(void **state)
     assert_true(c->inputs[1].optional && c->inputs[1].has_reshape);
     assert_int_equal(c->inputs[1].reshape_rank, 0);
     assert_string_equal(c->outputs[0].label_filename, "l.txt");
-    assert_true(c->decoupled && c->dynamic_batching);
+    assert_true(c->decoupled && c->message->dynamic_batching);
     assert_int_equal(strlen(c->json), c->json_len);
     assert_non_null(strstr(c->json, "\"dims\":[-1,3]"));
     assert_non_null(strstr(c->json, "\"data_type\":\"TYPE_STRING\""));
@@ -533,7 +533,7 @@ static void test_change(void **state)
     assert_int_equal(changed->input_count, 1);
     assert_string_equal(changed->inputs[0].name, "x");
     assert_int_equal(changed->inputs[0].dims[0], 5);
-    assert_true(changed->decoupled && changed->dynamic_batching);
+    assert_true(changed->decoupled && changed->message->dynamic_batching);
     assert_string_equal(c->inputs[0].name, "a");
     config_unref(changed);
 

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "infer/reason.h"
@@ -93,6 +94,7 @@ static int tear_down(void **state)
 
 struct fixture {
     struct backends *backends;
+    struct alarms *alarms;
     struct registry *registry;
     char repositories[2][512];
     const char *repository_list[2];
@@ -116,11 +118,13 @@ static void create(struct fixture *f, bool strict, const char *repository, const
     snprintf(backend_directory, sizeof(backend_directory), "%s", path_of("backends"));
     assert_null(backends_create(&(struct backends_options){ .directory = backend_directory },
                                 &f->backends));
+    assert_null(alarms_create(&f->alarms));
     assert_null(registry_create(
         &(struct registry_options){
             .repositories = f->repository_list,
             .repository_count = second ? 2 : 1,
             .backends = f->backends,
+            .alarms = f->alarms,
             .load_thread_count = 3,
             .strict_readiness = strict,
             .on_loaded = on_loaded,
@@ -143,6 +147,7 @@ static void end(struct fixture *f)
     assert_true(registry_stop(f->registry, clock_ns() + DEADLINE_NS));
     assert_int_equal(registry_live_versions(f->registry), 0);
     registry_destroy(f->registry);
+    alarms_destroy(f->alarms);
     backends_destroy(f->backends);
 }
 
