@@ -147,6 +147,19 @@ static tis_error *runners_start(struct tis_version *v)
     return err;
 }
 
+static tis_error *order_create(struct tis_version *v)
+{
+    const Inference__ModelConfig *pb = v->config->message;
+    if (pb->scheduling_choice_case != INFERENCE__MODEL_CONFIG__SCHEDULING_CHOICE_DYNAMIC_BATCHING ||
+        !pb->dynamic_batching->preserve_ordering)
+        return NULL;
+    v->order = calloc(1, sizeof(*v->order));
+    if (!v->order)
+        return error_no_memory();
+    order_init(v->order);
+    return NULL;
+}
+
 static void alarm_ring(struct alarm *a, uint64_t now_ns);
 
 static tis_error *version_start(struct tis_version *v, const struct tis_version_options *options)
@@ -169,6 +182,8 @@ static tis_error *version_start(struct tis_version *v, const struct tis_version_
         err = instances_create(v);
     if (!err)
         err = scheduler_create(v->config, &v->scheduler);
+    if (!err)
+        err = order_create(v);
     if (!err)
         err = runners_create(v);
     if (!err)
@@ -237,6 +252,9 @@ void version_destroy(struct tis_version *v)
 
     if (v->scheduler)
         v->scheduler->ops->destroy(v->scheduler);
+    if (v->order)
+        order_fini(v->order);
+    free(v->order);
     statistics_fini(&v->statistics);
     cond_fini(&v->runner_ready);
     lock_fini(&v->lock);
@@ -273,7 +291,11 @@ tis_error *version_submit(struct tis_version *v, struct tis_request **req)
     sink->version_unref = version_unref;
 
     lock_take(&v->lock);
+    if (v->order) /* before anybody can take it */
+        order_join(v->order, sink);
     tis_error *err = v->scheduler->ops->put(v->scheduler, req, now_ns);
+    if (err && v->order)
+        order_leave(sink);
     if (v->scheduler->expiry_ns < v->alarm_ns)
         version_set_alarm(v);
     lock_release(&v->lock);

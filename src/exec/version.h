@@ -54,6 +54,7 @@ struct tis_version {
     uint32_t instance_count;
     struct tis_runner **runners;
     uint32_t runner_count;
+    struct order *order; /* in which answers leave; NULL: in any */
     void (*on_unused)(struct tis_version *version, void *arg);
     void *on_unused_arg;
     /* the backend's */

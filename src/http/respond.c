@@ -100,6 +100,8 @@ static char *put_head(const struct conn *c, char *at, int status, const char *he
         *at++ = ' ';
         at = put(at, text, strlen(text));
         at = PUT_TEXT(at, "\r\n");
+        if (status == 503) /* every cause of it passes: a full queue, loading, too many bytes */
+            at = PUT_TEXT(at, "Retry-After: 1\r\n");
     }
     if (headers_len)
         at = put(at, headers, headers_len);

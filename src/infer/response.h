@@ -60,6 +60,9 @@ struct tis_response {
     struct response_parameter *parameters;
     struct response_parameter **parameters_end;
     tis_error *error;
+    /* infer/order's, while it waits for its turn */
+    struct tis_response *next;
+    uint32_t flags;
 
     char first[RESPONSE_ARENA_BYTES_FIRST] __attribute__((aligned(16)));
 };

@@ -16,6 +16,7 @@ struct sink *sink_create(const struct sink_ops *ops, void *user, struct tis_requ
     sink->request = request;
     sink->version = NULL;
     sink->version_unref = NULL;
+    sink->turn.order = NULL;
     atomic_init(&sink->refs, 1);
     atomic_init(&sink->open, 2);
     atomic_init(&sink->final, false);
@@ -58,6 +59,13 @@ static bool sink_open_one(struct sink *sink)
     return true;
 }
 
+void sink_deliver(struct sink *sink, struct tis_response *response, uint32_t flags)
+{
+    sink->ops->complete(sink, response, flags);
+    sink_close_one(sink);
+    sink_unref(sink);
+}
+
 bool sink_send(struct sink *sink, struct tis_response *response, uint32_t flags)
 {
     bool final = flags & TRITONSERVER_RESPONSE_COMPLETE_FINAL;
@@ -65,14 +73,21 @@ bool sink_send(struct sink *sink, struct tis_response *response, uint32_t flags)
         return false;
 
     sink_ref(sink); /* the response's reference goes with it */
-    bool taken = final || !atomic_load(&sink->final);
-    if (taken && response)
+    if (!final && atomic_load(&sink->final)) {
+        sink_close_one(sink);
+        sink_unref(sink);
+        return false;
+    }
+    if (response)
         atomic_fetch_add_explicit(&sink->response_count, 1, memory_order_relaxed);
-    if (taken)
-        sink->ops->complete(sink, response, flags);
-    sink_close_one(sink);
+    if (!sink->turn.order) {
+        sink_deliver(sink, response, flags);
+        return true;
+    }
+    sink_ref(sink); /* and so its version, whose order this is */
+    order_deliver(sink, response, flags);
     sink_unref(sink);
-    return taken;
+    return true;
 }
 
 void sink_released(struct sink *sink)

@@ -20,6 +20,7 @@
 #include "base/attr.h"
 #include "base/error.h"
 #include "infer/buffer.h"
+#include "infer/order.h"
 
 struct sink;
 struct tis_output;
@@ -51,6 +52,7 @@ struct sink {
     /* set by exec before the request is queued, then constant */
     struct tis_version *version; /* a reference, dropped by version_unref */
     void (*version_unref)(struct tis_version *version);
+    struct turn turn; /* exec's, for models with preserve_ordering */
     /* atomic */
     _Atomic uint32_t refs;
     _Atomic uint32_t open; /* not released + not final + responses being handed over; 0: done */
@@ -67,6 +69,8 @@ void sink_unref(struct sink *sink);
 /* Hands a response (or NULL) with TRITONSERVER_ResponseCompleteFlag bits to the maker. Takes it.
  * False, and the response is not taken, when the final one was sent before. */
 MUST_USE bool sink_send(struct sink *sink, struct tis_response *response, uint32_t flags);
+/* Hands over what sink_send() took; for infer/order. */
+void sink_deliver(struct sink *sink, struct tis_response *response, uint32_t flags);
 /* The request was released. */
 void sink_released(struct sink *sink);
 
