@@ -259,9 +259,10 @@ void version_unref(struct tis_version *v)
 }
 
 /* A request that the scheduler gave back, or did not take, will not run. */
-static void count_failure(struct tis_version *v, const struct tis_request *req)
+static void count_failure(struct tis_version *v, const struct tis_request *req,
+                          enum failure_kind kind)
 {
-    statistics_add_failure(&v->statistics, req->batch_size,
+    statistics_add_failure(&v->statistics.own, kind, req->batch_size,
                            clock_ns() - req->stamps[STAMP_REQUEST_START]);
 }
 
@@ -279,7 +280,7 @@ tis_error *version_submit(struct tis_version *v, struct tis_request **req)
     lock_release(&v->lock);
     if (err) { /* the caller may try elsewhere */
         sink->version = NULL;
-        count_failure(v, *req);
+        count_failure(v, *req, FAILURE_REJECTED);
         version_unref(v);
     }
     return err;
@@ -340,7 +341,7 @@ static void expire(struct tis_version *v, uint64_t now_ns)
         count = v->scheduler->ops->expire(v->scheduler, now_ns, expired, AT_ONCE);
         lock_release(&v->lock);
         for (uint32_t i = 0; i < count; i++) {
-            count_failure(v, expired[i]);
+            count_failure(v, expired[i], FAILURE_REJECTED);
             request_fail(expired[i], REQUEST_QUEUED,
                          reason_error_args(REASON_QUEUE_TIMEOUT, NULL, 0));
         }
@@ -368,7 +369,7 @@ void version_cancel(struct tis_version *v, struct tis_request *req)
     lock_release(&v->lock);
     if (!waiting)
         return;
-    count_failure(v, req);
+    count_failure(v, req, FAILURE_CANCELED);
     request_fail(req, REQUEST_QUEUED, reason_error_args(REASON_CANCELLED, NULL, 0));
 }
 

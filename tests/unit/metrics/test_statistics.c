@@ -10,11 +10,10 @@
 
 #include "metrics/statistics.h"
 
-static struct statistics_request request(uint32_t batch_size, bool success)
+static struct statistics_request request(uint32_t batch_size)
 {
     return (struct statistics_request){
         .batch_size = batch_size,
-        .success = success,
         .request_start_ns = 100,
         .queue_start_ns = 110,
         .exec_start_ns = 140,
@@ -41,10 +40,10 @@ static void test_success(void **state)
     assert_int_equal(got.totals.last_inference_ms, 0);
     statistics_snapshot_fini(&got);
 
-    struct statistics_request r = request(4, true);
-    statistics_add_request(&s, &r);
-    statistics_add_request(&s, &r);
-    statistics_add_execution(&s, 8, 140, 150, 190, 195);
+    struct statistics_request r = request(4);
+    statistics_add_success(&s.own, &r);
+    statistics_add_success(&s.own, &r);
+    statistics_add_execution(&s.own, 8, 140, 150, 190, 195);
     statistics_get(&s, &got);
     assert_int_equal(got.totals.inference_count, 8);
     assert_int_equal(got.totals.execution_count, 1);
@@ -75,11 +74,13 @@ static void test_failure(void **state)
     struct statistics s;
     struct statistics_snapshot got;
     statistics_init(&s);
-    struct statistics_request r = request(2, false);
-    statistics_add_request(&s, &r);
-    statistics_add_failure(&s, 2, 5);
+    statistics_add_failure(&s.own, FAILURE_BACKEND, 2, 95);
+    statistics_add_failure(&s.own, FAILURE_OTHER, 2, 5);
     statistics_get(&s, &got);
     assert_duration(got.totals.fail, 2, 100);
+    assert_int_equal(got.totals.failures[FAILURE_BACKEND], 1);
+    assert_int_equal(got.totals.failures[FAILURE_OTHER], 1);
+    assert_int_equal(got.totals.failures[FAILURE_REJECTED], 0);
     assert_duration(got.totals.success, 0, 0);
     assert_int_equal(got.totals.inference_count, 0);
     assert_duration(got.batches[0].failed, 2, 100);
@@ -96,7 +97,6 @@ static void test_times_out_of_order(void **state)
     statistics_init(&s);
     struct statistics_request r = {
         .batch_size = 1,
-        .success = true,
         .request_start_ns = 100,
         .queue_start_ns = 90,
         .exec_start_ns = 80,
@@ -104,9 +104,10 @@ static void test_times_out_of_order(void **state)
         .compute_end_ns = 60,
         .exec_end_ns = 50,
     };
-    statistics_add_request(&s, &r);
-    statistics_add_execution(&s, 1, 80, 70, 60, 50);
-    statistics_add_execution(&s, UINT64_MAX, 0, 0, 0, 0); /* no such batch: only the total counts */
+    statistics_add_success(&s.own, &r);
+    statistics_add_execution(&s.own, 1, 80, 70, 60, 50);
+    statistics_add_execution(&s.own, UINT64_MAX, 0, 0, 0,
+                             0); /* no such batch: only the total counts */
     statistics_get(&s, &got);
     assert_duration(got.totals.success, 1, 0);
     assert_duration(got.totals.queue, 1, 0);
@@ -118,27 +119,35 @@ static void test_times_out_of_order(void **state)
     statistics_fini(&s);
 }
 
-/* Sizes come in any order, the table is sorted and bounded. */
+/* Sizes come in any order, the table is sorted; small sizes have a row whatever came before, of the
+ * larger ones there is a bound. */
 static void test_batch_sizes(void **state)
 {
     (void)state;
     enum {
-        PRIME = 10007,
-        KEPT = 4096
+        PRIME = 1000003,
+        ROWS_SHARED_MAX = (BATCH_PAGES * BATCH_PAGE_ROWS) - STATISTICS_BATCH_SIZES_SURE
     };
     struct statistics s;
     struct statistics_snapshot got;
     statistics_init(&s);
-    for (uint32_t i = 1; i < PRIME; i++) {
-        statistics_add_failure(&s, i * 7919 % PRIME, 1);
-        statistics_add_failure(&s, i * 7919 % PRIME, 1);
-    }
+    for (uint32_t i = 0; i < 20000; i++)
+        statistics_add_failure(&s.own, FAILURE_OTHER,
+                               STATISTICS_BATCH_SIZES_SURE + (uint32_t)(i * UINT64_C(7919) % PRIME),
+                               1);
+    for (uint32_t i = STATISTICS_BATCH_SIZES_SURE; i-- > 0;)
+        statistics_add_failure(&s.own, FAILURE_OTHER, i, 1);
     statistics_get(&s, &got);
-    assert_int_equal(got.batch_count, KEPT);
-    assert_duration(got.totals.fail, 2 * (PRIME - 1), 2 * (PRIME - 1));
+    assert_duration(got.totals.fail, 20000 + STATISTICS_BATCH_SIZES_SURE,
+                    20000 + STATISTICS_BATCH_SIZES_SURE);
+    assert_in_range(got.batch_count, STATISTICS_BATCH_SIZES_SURE + BATCH_PAGE_ROWS,
+                    STATISTICS_BATCH_SIZES_SURE + ROWS_SHARED_MAX);
     for (uint32_t i = 0; i < got.batch_count; i++) {
-        assert_true(i == 0 || got.batches[i - 1].batch_size < got.batches[i].batch_size);
-        assert_duration(got.batches[i].failed, 2, 2);
+        if (i < STATISTICS_BATCH_SIZES_SURE)
+            assert_int_equal(got.batches[i].batch_size, i);
+        else
+            assert_true(got.batches[i - 1].batch_size < got.batches[i].batch_size);
+        assert_duration(got.batches[i].failed, 1, 1);
     }
     statistics_snapshot_fini(&got);
     statistics_fini(&s);
@@ -152,9 +161,9 @@ enum {
 static void *add(void *arg)
 {
     for (uint32_t i = 0; i < ROUNDS; i++) {
-        struct statistics_request r = request(1 + i % 8, true);
+        struct statistics_request r = request(1 + i % 8);
         struct statistics_snapshot got;
-        statistics_add_request(arg, &r);
+        statistics_add_success(&((struct statistics *)arg)->own, &r);
         statistics_get(arg, &got);
         statistics_snapshot_fini(&got);
     }
@@ -187,17 +196,17 @@ static void test_responses(void **state)
     struct statistics_snapshot got;
     struct statistics_response r = { .start_ns = 100, .output_start_ns = 130, .end_ns = 135 };
     statistics_init(&s);
-    statistics_add_response(&s, 2, &r);
-    statistics_add_response(&s, 0, &r);
+    statistics_add_response(&s.own, 2, &r);
+    statistics_add_response(&s.own, 0, &r);
     r.end = RESPONSE_END_FAIL;
-    statistics_add_response(&s, 0, &r);
+    statistics_add_response(&s.own, 0, &r);
     r.output_start_ns = 0;
-    statistics_add_response(&s, 0, &r);
+    statistics_add_response(&s.own, 0, &r);
     r.end = RESPONSE_END_SUCCESS;
-    statistics_add_response(&s, 1, &r);
+    statistics_add_response(&s.own, 1, &r);
     r.end = RESPONSE_END_CANCEL;
-    statistics_add_response(&s, 1, &r);
-    statistics_add_response(&s, UINT32_MAX, &r);
+    statistics_add_response(&s.own, 1, &r);
+    statistics_add_response(&s.own, UINT32_MAX, &r);
 
     statistics_get(&s, &got);
     assert_int_equal(got.response_count, 3);
