@@ -11,6 +11,7 @@
 #include "exec/plugin_call.h"
 #include "exec/runner.h"
 #include "infer/reason.h"
+#include "infer/response.h"
 
 static tis_error *model_initialize(struct tis_version *v)
 {
@@ -161,6 +162,7 @@ static tis_error *version_start(struct tis_version *v, const struct tis_version_
         return err;
 
     err = model_initialize(v);
+    v->statistics.is_decoupled = v->config->decoupled;
     if (!err && v->auto_complete_config) {
         static const struct config_context context = { .gpu_count = 0 };
         err = config_check(v->config, &context);
@@ -266,12 +268,20 @@ static void count_failure(struct tis_version *v, const struct tis_request *req,
                            clock_ns() - req->stamps[STAMP_REQUEST_START]);
 }
 
+static void first_response(struct sink *sink, const struct tis_response *response)
+{
+    if (!response->error)
+        statistics_add_first_response(&sink->version->statistics.own, clock_ns() - sink->start_ns);
+}
+
 tis_error *version_submit(struct tis_version *v, struct tis_request **req)
 {
     struct sink *sink = (*req)->sink;
     uint64_t now_ns = clock_ns();
     sink->version = version_ref(v);
     sink->version_unref = version_unref;
+    sink->start_ns = (*req)->stamps[STAMP_REQUEST_START];
+    sink->first_response = v->config->decoupled ? first_response : NULL;
 
     lock_take(&v->lock);
     tis_error *err = v->scheduler->ops->put(v->scheduler, req, now_ns);

@@ -16,6 +16,8 @@ struct sink *sink_create(const struct sink_ops *ops, void *user, struct tis_requ
     sink->request = request;
     sink->version = NULL;
     sink->version_unref = NULL;
+    sink->start_ns = 0;
+    sink->first_response = NULL;
     atomic_init(&sink->refs, 1);
     atomic_init(&sink->open, 2);
     atomic_init(&sink->final, false);
@@ -66,8 +68,10 @@ bool sink_send(struct sink *sink, struct tis_response *response, uint32_t flags)
 
     sink_ref(sink); /* the response's reference goes with it */
     bool taken = final || !atomic_load(&sink->final);
-    if (taken && response)
-        atomic_fetch_add_explicit(&sink->response_count, 1, memory_order_relaxed);
+    bool is_first = taken && response &&
+                    atomic_fetch_add_explicit(&sink->response_count, 1, memory_order_relaxed) == 0;
+    if (is_first && sink->first_response)
+        sink->first_response(sink, response);
     if (taken)
         sink->ops->complete(sink, response, flags);
     sink_close_one(sink);

@@ -143,13 +143,11 @@ struct statistics_shard {
     /* atomic */
     _Atomic bool is_open;
     _Atomic uint64_t last_inference_ms;
-    _Atomic uint64_t last_exec_end_ns;
+    _Atomic uint64_t touched_ns; /* end of the execution that last_inference_ms is of */
     _Atomic uint64_t inference_count;
     _Atomic uint64_t execution_count;
-    _Atomic uint64_t success_count;
     _Atomic uint64_t success_ns;
     _Atomic uint64_t queue_ns;
-    _Atomic uint64_t compute_ns;
     _Atomic uint64_t compute_input_ns;
     _Atomic uint64_t compute_infer_ns;
     _Atomic uint64_t compute_output_ns;

@@ -5,9 +5,9 @@
 #include "base/clock.h"
 #include "metrics/statistics_internal.h"
 
-static bool is_of(const struct statistics_shard *shard, int32_t device)
+static double seconds(uint64_t ns)
 {
-    return device == DEVICE_ALL || shard->device == device;
+    return (double)ns / NS_PER_SEC;
 }
 
 /* ---- Totals ---- */
@@ -30,38 +30,47 @@ static void add_histogram(struct histogram *to, const _Atomic uint64_t *buckets,
 
 static void add_totals(struct statistics_totals *to, const struct statistics_shard *shard)
 {
+    struct histogram *h = to->histograms;
+    for (uint32_t i = 0; i < HISTOGRAM_COUNT; i++)
+        add_histogram(&h[i], shard->buckets[i], histogram_bounds[i].count);
+    h[HISTOGRAM_FIRST_RESPONSE].sum += seconds(counter_get(&shard->first_response_ns));
+    h[HISTOGRAM_BATCH_SIZE].sum += (double)counter_get(&shard->execution_entries);
+    h[HISTOGRAM_LOAD_RATIO].sum += sum_get(&shard->load_ratio_sum);
+
     uint64_t last_ms = counter_get(&shard->last_inference_ms);
-    uint64_t successes = counter_get(&shard->success_count);
     if (last_ms > to->last_inference_ms)
         to->last_inference_ms = last_ms;
     to->inference_count += counter_get(&shard->inference_count);
     to->execution_count += counter_get(&shard->execution_count);
-    add_duration(&to->success, successes, &shard->success_ns);
-    add_duration(&to->queue, successes, &shard->queue_ns);
-    add_duration(&to->compute_input, successes, &shard->compute_input_ns);
-    add_duration(&to->compute_infer, successes, &shard->compute_infer_ns);
-    add_duration(&to->compute_output, successes, &shard->compute_output_ns);
+    to->success.ns += counter_get(&shard->success_ns);
+    to->fail.ns += counter_get(&shard->fail_ns);
+    to->queue.ns += counter_get(&shard->queue_ns);
+    to->compute_input.ns += counter_get(&shard->compute_input_ns);
+    to->compute_infer.ns += counter_get(&shard->compute_infer_ns);
+    to->compute_output.ns += counter_get(&shard->compute_output_ns);
+    for (uint32_t i = 0; i < FAILURE_COUNT; i++)
+        to->failures[i] += counter_get(&shard->failures[i]);
+}
 
-    uint64_t failures = 0;
-    for (uint32_t i = 0; i < FAILURE_COUNT; i++) {
-        uint64_t count = counter_get(&shard->failures[i]);
-        to->failures[i] += count;
-        failures += count;
-    }
-    add_duration(&to->fail, failures, &shard->fail_ns);
+/* What is kept once is told twice: the successful requests are those of the histogram. */
+static void complete_totals(struct statistics_totals *to, bool is_decoupled)
+{
+    struct histogram *h = to->histograms;
+    uint64_t successes = h[HISTOGRAM_REQUEST].count;
+    to->success.count = successes;
+    to->queue.count = successes;
+    to->compute_input.count = successes;
+    to->compute_infer.count = successes;
+    to->compute_output.count = successes;
+    for (uint32_t i = 0; i < FAILURE_COUNT; i++)
+        to->fail.count += to->failures[i];
 
-    const double sums[HISTOGRAM_COUNT] = {
-        [HISTOGRAM_REQUEST] = (double)counter_get(&shard->success_ns) / NS_PER_SEC,
-        [HISTOGRAM_QUEUE] = (double)counter_get(&shard->queue_ns) / NS_PER_SEC,
-        [HISTOGRAM_COMPUTE] = (double)counter_get(&shard->compute_ns) / NS_PER_SEC,
-        [HISTOGRAM_FIRST_RESPONSE] = (double)counter_get(&shard->first_response_ns) / NS_PER_SEC,
-        [HISTOGRAM_BATCH_SIZE] = (double)counter_get(&shard->execution_entries),
-        [HISTOGRAM_LOAD_RATIO] = sum_get(&shard->load_ratio_sum),
-    };
-    for (uint32_t i = 0; i < HISTOGRAM_COUNT; i++) {
-        add_histogram(&to->histograms[i], shard->buckets[i], histogram_bounds[i].count);
-        to->histograms[i].sum += sums[i];
-    }
+    h[HISTOGRAM_REQUEST].sum = seconds(to->success.ns);
+    h[HISTOGRAM_QUEUE].sum = seconds(to->queue.ns);
+    h[HISTOGRAM_COMPUTE].sum =
+        seconds(to->compute_input.ns + to->compute_infer.ns + to->compute_output.ns);
+    if (!is_decoupled)
+        h[HISTOGRAM_FIRST_RESPONSE] = h[HISTOGRAM_REQUEST];
 }
 
 void statistics_get_totals(const struct statistics *s, int32_t device,
@@ -70,12 +79,10 @@ void statistics_get_totals(const struct statistics *s, int32_t device,
     memset(ret_totals, 0, sizeof(*ret_totals));
     for (const struct statistics_shard *shard = atomic_load(&s->shards); shard;
          shard = shard->next) {
-        if (is_of(shard, device))
+        if (device == DEVICE_ALL || shard->device == device)
             add_totals(ret_totals, shard);
     }
-    if (!s->is_decoupled)
-        ret_totals->histograms[HISTOGRAM_FIRST_RESPONSE] =
-            ret_totals->histograms[HISTOGRAM_REQUEST];
+    complete_totals(ret_totals, s->is_decoupled);
 }
 
 uint32_t statistics_devices(const struct statistics *s, int32_t *ret_devices, uint32_t count_max)
