@@ -382,10 +382,17 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportStatistics(
     request->stamps[STAMP_COMPUTE_INPUT_END] = compute_start_ns;
     request->stamps[STAMP_COMPUTE_OUTPUT_START] = compute_end_ns;
     request->stamps[STAMP_COMPUTE_END] = exec_end_ns;
-    statistics_add_request(&instance->version->statistics,
+    if (!success) {
+        enum failure_kind kind =
+            atomic_load(&request->sink->cancelled) ? FAILURE_CANCELED : FAILURE_BACKEND;
+        uint64_t start_ns = request->stamps[STAMP_REQUEST_START];
+        statistics_add_failure(instance->statistics, kind, request->batch_size,
+                               exec_end_ns > start_ns ? exec_end_ns - start_ns : 0);
+        return NULL;
+    }
+    statistics_add_success(instance->statistics,
                            &(struct statistics_request){
                                .batch_size = request->batch_size,
-                               .success = success,
                                .request_start_ns = request->stamps[STAMP_REQUEST_START],
                                .queue_start_ns = request->stamps[STAMP_QUEUE_START],
                                .exec_start_ns = exec_start_ns,
@@ -400,7 +407,7 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportBatchStatistics(
     TRITONBACKEND_ModelInstance *instance, const uint64_t batch_size, const uint64_t exec_start_ns,
     const uint64_t compute_start_ns, const uint64_t compute_end_ns, const uint64_t exec_end_ns)
 {
-    statistics_add_execution(&instance->version->statistics, batch_size, exec_start_ns,
-                             compute_start_ns, compute_end_ns, exec_end_ns);
+    statistics_add_execution(instance->statistics, batch_size, exec_start_ns, compute_start_ns,
+                             compute_end_ns, exec_end_ns);
     return NULL;
 }

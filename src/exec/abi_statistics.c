@@ -89,6 +89,6 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportResponseStatistics(
     if (!atomic_load(&r->factory->alive))
         return misuse("a deleted response factory was used for statistics");
     uint32_t index = atomic_fetch_add(&r->factory->responses_reported, 1);
-    statistics_add_response(&r->instance->version->statistics, index, &r->response);
+    statistics_add_response(r->instance->statistics, index, &r->response);
     return NULL;
 }

@@ -36,7 +36,9 @@ tis_error *instance_create(struct tis_version *v, const Inference__ModelInstance
     bytes_append_str(&policy, "\":{}}");
     i->host_policy.len = policy.len;
     i->host_policy.text = bytes_steal(&policy);
-    if (!i->name || !i->host_policy.text) {
+    i->statistics = statistics_shard_open(
+        &v->statistics, kind == TRITONSERVER_INSTANCEGROUPKIND_GPU ? device_id : DEVICE_CPU);
+    if (!i->name || !i->host_policy.text || !i->statistics) {
         err = error_no_memory();
         goto out;
     }
@@ -77,6 +79,7 @@ void instance_destroy(struct tis_instance *i)
                         error_text(err));
         error_free(err);
     }
+    statistics_shard_close(i->statistics);
     free(i->host_policy.text);
     free(i->name);
     free(i);
@@ -99,7 +102,7 @@ static void fail_batch(struct tis_instance *i, const struct given *given, uint32
                       i->version->backend->name, i->version->model_name, error_text(err));
             continue;
         }
-        statistics_add_failure(&i->version->statistics, req->batch_size,
+        statistics_add_failure(i->statistics, FAILURE_BACKEND, req->batch_size,
                                now - req->stamps[STAMP_REQUEST_START]);
         request_fail(req, REQUEST_FAILING, error_copy(err));
     }

@@ -11,6 +11,7 @@
 #include "exec/plugin_call.h"
 #include "exec/runner.h"
 #include "infer/reason.h"
+#include "infer/response.h"
 
 static tis_error *model_initialize(struct tis_version *v)
 {
@@ -174,6 +175,7 @@ static tis_error *version_start(struct tis_version *v, const struct tis_version_
         return err;
 
     err = model_initialize(v);
+    v->statistics.is_decoupled = v->config->decoupled;
     if (!err && v->auto_complete_config) {
         static const struct config_context context = { .gpu_count = 0 };
         err = config_check(v->config, &context);
@@ -277,10 +279,17 @@ void version_unref(struct tis_version *v)
 }
 
 /* A request that the scheduler gave back, or did not take, will not run. */
-static void count_failure(struct tis_version *v, const struct tis_request *req)
+static void count_failure(struct tis_version *v, const struct tis_request *req,
+                          enum failure_kind kind)
 {
-    statistics_add_failure(&v->statistics, req->batch_size,
+    statistics_add_failure(&v->statistics.own, kind, req->batch_size,
                            clock_ns() - req->stamps[STAMP_REQUEST_START]);
+}
+
+static void first_response(struct sink *sink, const struct tis_response *response)
+{
+    if (!response->error)
+        statistics_add_first_response(&sink->version->statistics.own, clock_ns() - sink->start_ns);
 }
 
 tis_error *version_submit(struct tis_version *v, struct tis_request **req)
@@ -289,6 +298,8 @@ tis_error *version_submit(struct tis_version *v, struct tis_request **req)
     uint64_t now_ns = clock_ns();
     sink->version = version_ref(v);
     sink->version_unref = version_unref;
+    sink->start_ns = (*req)->stamps[STAMP_REQUEST_START];
+    sink->first_response = v->config->decoupled ? first_response : NULL;
 
     lock_take(&v->lock);
     if (v->order) /* before anybody can take it */
@@ -301,7 +312,7 @@ tis_error *version_submit(struct tis_version *v, struct tis_request **req)
     lock_release(&v->lock);
     if (err) { /* the caller may try elsewhere */
         sink->version = NULL;
-        count_failure(v, *req);
+        count_failure(v, *req, FAILURE_REJECTED);
         version_unref(v);
     }
     return err;
@@ -362,7 +373,7 @@ static void expire(struct tis_version *v, uint64_t now_ns)
         count = v->scheduler->ops->expire(v->scheduler, now_ns, expired, AT_ONCE);
         lock_release(&v->lock);
         for (uint32_t i = 0; i < count; i++) {
-            count_failure(v, expired[i]);
+            count_failure(v, expired[i], FAILURE_REJECTED);
             request_fail(expired[i], REQUEST_QUEUED,
                          reason_error_args(REASON_QUEUE_TIMEOUT, NULL, 0));
         }
@@ -390,7 +401,7 @@ void version_cancel(struct tis_version *v, struct tis_request *req)
     lock_release(&v->lock);
     if (!waiting)
         return;
-    count_failure(v, req);
+    count_failure(v, req, FAILURE_CANCELED);
     request_fail(req, REQUEST_QUEUED, reason_error_args(REASON_CANCELLED, NULL, 0));
 }
 

@@ -17,6 +17,8 @@ struct sink *sink_create(const struct sink_ops *ops, void *user, struct tis_requ
     sink->version = NULL;
     sink->version_unref = NULL;
     sink->turn.order = NULL;
+    sink->start_ns = 0;
+    sink->first_response = NULL;
     atomic_init(&sink->refs, 1);
     atomic_init(&sink->open, 2);
     atomic_init(&sink->final, false);
@@ -78,8 +80,10 @@ bool sink_send(struct sink *sink, struct tis_response *response, uint32_t flags)
         sink_unref(sink);
         return false;
     }
-    if (response)
-        atomic_fetch_add_explicit(&sink->response_count, 1, memory_order_relaxed);
+    bool is_first =
+        response && atomic_fetch_add_explicit(&sink->response_count, 1, memory_order_relaxed) == 0;
+    if (is_first && sink->first_response)
+        sink->first_response(sink, response);
     if (!sink->turn.order) {
         sink_deliver(sink, response, flags);
         return true;

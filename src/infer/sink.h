@@ -52,7 +52,10 @@ struct sink {
     /* set by exec before the request is queued, then constant */
     struct tis_version *version; /* a reference, dropped by version_unref */
     void (*version_unref)(struct tis_version *version);
-    struct turn turn; /* exec's, for models with preserve_ordering */
+    struct turn turn;  /* exec's, for models with preserve_ordering */
+    uint64_t start_ns; /* of the request */
+    /* Hears of the first response before complete() does. NULL: nobody wants to know. */
+    void (*first_response)(struct sink *sink, const struct tis_response *response);
     /* atomic */
     _Atomic uint32_t refs;
     _Atomic uint32_t open; /* not released + not final + responses being handed over; 0: done */

@@ -1,21 +1,87 @@
-/* metrics/statistics.h - what one model version did, for the status and statistics APIs.
+/* metrics/statistics.h - what one model version did: the source of the v1 status, the v2 statistics
+ * and the metrics page.
  *
- * Backends report through the ABI; the counters are cumulative since the version was loaded (or
- * since the status of the model was reset). Durations are sums of ns.
+ * Backends report through the ABI; counters only grow, from the load of the version on. Each instance
+ * adds to a shard of its own, so that instances do not share cache lines; what no instance ran
+ * (refused, cancelled while it waited) and what is known after the instance's turn (the first
+ * response of a decoupled request) goes to the version's own shard. Adding takes no lock and, but
+ * for the first time a batch size or response number is seen, no memory. Readers add up the shards.
  *
- * Threads: any; a leaf lock.
+ * Ownership: the version embeds `struct statistics`, which owns its shards until statistics_fini().
+ *            An instance that goes closes its shard: what it counted stays, and the next instance of
+ *            the same device goes on with it.
+ * Threads:   any.
  */
 #ifndef TIS_METRICS_STATISTICS_H
 #define TIS_METRICS_STATISTICS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/lock.h"
+#include "base/attr.h"
+#include "metrics/counter.h"
+
+/* ---- What readers get ---- */
 
 struct duration {
     uint64_t count;
     uint64_t ns;
+};
+
+/* Why a request failed, in the words of the label `reason` of nv_inference_request_failure. */
+enum failure_kind {
+    FAILURE_REJECTED, /* by the scheduler: its queue was full or closed, or the wait too long */
+    FAILURE_CANCELED, /* by the client */
+    FAILURE_BACKEND,  /* the backend failed it, or the execution that it was part of */
+    FAILURE_OTHER,    /* refused before it was queued */
+    FAILURE_COUNT,
+};
+
+extern const char *const failure_names[FAILURE_COUNT]; /* "REJECTED" ... */
+
+/* Of successful requests, but for BATCH_SIZE, which is of executions. */
+enum statistics_histogram {
+    HISTOGRAM_REQUEST,        /* seconds, from accepted to computed */
+    HISTOGRAM_QUEUE,          /* seconds */
+    HISTOGRAM_COMPUTE,        /* seconds: input, infer and output together */
+    HISTOGRAM_FIRST_RESPONSE, /* seconds, from accepted to the first response. Requests that have one
+                                 response have it at their end: theirs is HISTOGRAM_REQUEST */
+    HISTOGRAM_BATCH_SIZE,     /* entries of an execution */
+    HISTOGRAM_LOAD_RATIO,     /* request / compute: nv_inference_load_ratio */
+    HISTOGRAM_COUNT,
+};
+
+enum {
+    HISTOGRAM_BOUNDS_MAX = 16
+};
+
+/* The same for every version and server, so that replicas add up. */
+struct histogram_bounds {
+    uint32_t count;
+    double upper[HISTOGRAM_BOUNDS_MAX]; /* ascending, in the histogram's unit, without +Inf */
+};
+
+extern const struct histogram_bounds histogram_bounds[HISTOGRAM_COUNT];
+
+struct histogram {
+    uint64_t cumulative[HISTOGRAM_BOUNDS_MAX]; /* observations not above bounds.upper[i] */
+    uint64_t count;                            /* of all observations: the bucket +Inf */
+    double sum;                                /* in the histogram's unit */
+};
+
+struct statistics_totals {
+    uint64_t last_inference_ms; /* since the epoch; 0: never */
+    uint64_t inference_count;   /* batch entries of successful requests */
+    uint64_t execution_count;
+    struct duration success;
+    struct duration fail; /* of every kind */
+    struct duration queue;
+    struct duration compute_input;
+    struct duration compute_infer;
+    struct duration compute_output;
+    uint64_t failures[FAILURE_COUNT];
+    struct histogram histograms[HISTOGRAM_COUNT];
 };
 
 /* Requests of one batch size (v1 status), executions of one batch size (v2 statistics). */
@@ -42,41 +108,81 @@ struct response_statistics {
     struct duration cancel;
 };
 
-struct statistics_totals {
-    uint64_t last_inference_ms; /* since the epoch; 0: never */
-    uint64_t inference_count;   /* batch entries of successful requests */
-    uint64_t execution_count;
-    struct duration success;
-    struct duration fail;
-    struct duration queue;
-    struct duration compute_input;
-    struct duration compute_infer;
-    struct duration compute_output;
-};
-
-struct statistics {
-    struct lock lock;
+/* statistics_snapshot_fini() frees it. */
+struct statistics_snapshot {
     struct statistics_totals totals;
-    struct batch_statistics *batches; /* sorted by batch_size */
+    struct batch_statistics *batches; /* by batch_size, ascending */
     uint32_t batch_count;
-    uint32_t batch_capacity;
     struct response_statistics *responses; /* by number in their request */
     uint32_t response_count;
 };
 
-/* A copy to read at leisure; statistics_snapshot_fini() frees it. */
-struct statistics_snapshot {
-    struct statistics_totals totals;
-    struct batch_statistics *batches;
-    uint32_t batch_count;
-    struct response_statistics *responses;
-    uint32_t response_count;
+/* ---- Shards ---- */
+
+enum {
+    DEVICE_CPU = -1, /* shards of CPU instances, and the version's own */
+    DEVICE_ALL = -2, /* for readers: the sum over all */
+    /* Batch sizes below the first number have a row for certain; larger ones have one as long as
+     * there are not too many: clients choose the sizes of requests that fail. */
+    STATISTICS_BATCH_SIZES_SURE = 1024,
+    STATISTICS_RESPONSES_MAX = 1024, /* later responses of a request are not kept */
+    BATCH_PAGE_ROWS = 32,
+    BATCH_PAGES = 128,
+    RESPONSE_PAGE_ROWS = 16,
+    RESPONSE_PAGES = STATISTICS_RESPONSES_MAX / RESPONSE_PAGE_ROWS,
 };
 
-/* One request, as a backend reports it: all times monotonic ns. */
+struct batch_page;
+struct response_page;
+
+/* The fields are for metrics/statistics.c. */
+struct statistics_shard {
+    /* set when it is made, then constant */
+    struct statistics_shard *next;
+    int32_t device;
+    /* atomic */
+    _Atomic bool is_open;
+    _Atomic uint64_t last_inference_ms;
+    _Atomic uint64_t touched_ns; /* end of the execution that last_inference_ms is of */
+    _Atomic uint64_t inference_count;
+    _Atomic uint64_t execution_count;
+    _Atomic uint64_t success_ns;
+    _Atomic uint64_t queue_ns;
+    _Atomic uint64_t compute_input_ns;
+    _Atomic uint64_t compute_infer_ns;
+    _Atomic uint64_t compute_output_ns;
+    _Atomic uint64_t execution_entries;
+    _Atomic uint64_t first_response_ns;
+    _Atomic double load_ratio_sum;
+    _Atomic uint64_t fail_ns;
+    _Atomic uint64_t failures[FAILURE_COUNT];
+    _Atomic uint64_t
+        buckets[HISTOGRAM_COUNT][HISTOGRAM_BOUNDS_MAX + 1]; /* not cumulative; last: +Inf */
+    struct batch_page *_Atomic batches[BATCH_PAGES];
+    struct response_page *_Atomic responses[RESPONSE_PAGES];
+};
+
+struct statistics {
+    /* set by the version before its first request, then constant */
+    bool is_decoupled; /* requests may have many responses: their first one is reported by itself */
+    /* atomic */
+    struct statistics_shard *_Atomic shards; /* ends with `own` */
+    struct statistics_shard own;
+};
+
+void statistics_init(struct statistics *s);
+void statistics_fini(struct statistics *s);
+
+/* A shard for an instance on GPU number `device`, or DEVICE_CPU; NULL when out of memory. */
+MUST_USE struct statistics_shard *statistics_shard_open(struct statistics *s, int32_t device);
+/* The instance is gone. NULL is fine. */
+void statistics_shard_close(struct statistics_shard *shard);
+
+/* ---- Adding ---- */
+
+/* One successful request, as a backend reports it: all times monotonic ns. */
 struct statistics_request {
     uint32_t batch_size;
-    bool success;
     uint64_t request_start_ns;
     uint64_t queue_start_ns;
     uint64_t exec_start_ns;
@@ -99,23 +205,31 @@ struct statistics_response {
     uint64_t end_ns;
 };
 
-void statistics_init(struct statistics *s);
-void statistics_fini(struct statistics *s);
-
-void statistics_add_request(struct statistics *s, const struct statistics_request *r);
-/* A request that failed before or without the backend. */
-void statistics_add_failure(struct statistics *s, uint32_t batch_size, uint64_t duration_ns);
+/* The shard is the instance's, or &version->statistics.own. */
+void statistics_add_success(struct statistics_shard *shard, const struct statistics_request *r);
+void statistics_add_failure(struct statistics_shard *shard, enum failure_kind kind,
+                            uint32_t batch_size, uint64_t duration_ns);
 /* One execution over batch_size entries; times as in statistics_request. */
-void statistics_add_execution(struct statistics *s, uint64_t batch_size, uint64_t exec_start_ns,
-                              uint64_t compute_start_ns, uint64_t compute_end_ns,
-                              uint64_t exec_end_ns);
-
-/* Response number `index` of its request; those beyond a bound are not kept. */
-void statistics_add_response(struct statistics *s, uint32_t index,
+void statistics_add_execution(struct statistics_shard *shard, uint64_t batch_size,
+                              uint64_t exec_start_ns, uint64_t compute_start_ns,
+                              uint64_t compute_end_ns, uint64_t exec_end_ns);
+/* Response number `index` of its request; those from STATISTICS_RESPONSES_MAX on are not kept. */
+void statistics_add_response(struct statistics_shard *shard, uint32_t index,
                              const struct statistics_response *r);
+/* Requests that may have many responses: the first one went out after duration_ns. */
+void statistics_add_first_response(struct statistics_shard *shard, uint64_t duration_ns);
 
-/* Without memory for the batches, or for the responses, the snapshot has none. */
-void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot);
+/* ---- Reading ---- */
+
+/* Which devices have shards: DEVICE_CPU first, then GPU numbers, ascending; at most count_max are
+ * written. A model without GPU instances has the one. */
+uint32_t statistics_devices(const struct statistics *s, int32_t *ret_devices, uint32_t count_max);
+/* The totals of one device's shards, or of DEVICE_ALL. Allocates nothing: for the metrics page. */
+void statistics_get_totals(const struct statistics *s, int32_t device,
+                           struct statistics_totals *ret_totals);
+/* The totals of DEVICE_ALL and the tables. Without memory for the batches, or for the responses,
+ * the snapshot has none. */
+void statistics_get(const struct statistics *s, struct statistics_snapshot *ret_snapshot);
 void statistics_snapshot_fini(struct statistics_snapshot *snapshot);
 
 #endif

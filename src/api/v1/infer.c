@@ -413,8 +413,8 @@ static void fail_unopened(struct call *call, const struct v1_infer_form *form, t
 static void count_failure(const struct call *call)
 {
     const struct v1_infer *v = v1_infer_of(call);
-    statistics_add_failure(&call->target->statistics, v ? v->header.batch_size : 0,
-                           clock_ns() - call->start_ns);
+    statistics_add_failure(&call->target->statistics.own, FAILURE_OTHER,
+                           v ? v->header.batch_size : 0, clock_ns() - call->start_ns);
 }
 
 void v1_infer_run(struct call *call, const struct v1_infer_form *form)

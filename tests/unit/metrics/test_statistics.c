@@ -1,20 +1,21 @@
-/* The counters of one version: what a request and an execution add, the table of batch sizes, times
- * out of order, threads. */
+/* The counters of one version: what a request, an execution and a response add, histograms, the tables
+ * by batch size and response number, times out of order, shards, threads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <math.h>
 #include <pthread.h>
+#include <stdlib.h>
 
 #include "metrics/statistics.h"
 
-static struct statistics_request request(uint32_t batch_size, bool success)
+static struct statistics_request request(uint32_t batch_size)
 {
     return (struct statistics_request){
         .batch_size = batch_size,
-        .success = success,
         .request_start_ns = 100,
         .queue_start_ns = 110,
         .exec_start_ns = 140,
@@ -41,10 +42,10 @@ static void test_success(void **state)
     assert_int_equal(got.totals.last_inference_ms, 0);
     statistics_snapshot_fini(&got);
 
-    struct statistics_request r = request(4, true);
-    statistics_add_request(&s, &r);
-    statistics_add_request(&s, &r);
-    statistics_add_execution(&s, 8, 140, 150, 190, 195);
+    struct statistics_request r = request(4);
+    statistics_add_success(&s.own, &r);
+    statistics_add_success(&s.own, &r);
+    statistics_add_execution(&s.own, 8, 140, 150, 190, 195);
     statistics_get(&s, &got);
     assert_int_equal(got.totals.inference_count, 8);
     assert_int_equal(got.totals.execution_count, 1);
@@ -75,11 +76,13 @@ static void test_failure(void **state)
     struct statistics s;
     struct statistics_snapshot got;
     statistics_init(&s);
-    struct statistics_request r = request(2, false);
-    statistics_add_request(&s, &r);
-    statistics_add_failure(&s, 2, 5);
+    statistics_add_failure(&s.own, FAILURE_BACKEND, 2, 95);
+    statistics_add_failure(&s.own, FAILURE_OTHER, 2, 5);
     statistics_get(&s, &got);
     assert_duration(got.totals.fail, 2, 100);
+    assert_int_equal(got.totals.failures[FAILURE_BACKEND], 1);
+    assert_int_equal(got.totals.failures[FAILURE_OTHER], 1);
+    assert_int_equal(got.totals.failures[FAILURE_REJECTED], 0);
     assert_duration(got.totals.success, 0, 0);
     assert_int_equal(got.totals.inference_count, 0);
     assert_duration(got.batches[0].failed, 2, 100);
@@ -96,7 +99,6 @@ static void test_times_out_of_order(void **state)
     statistics_init(&s);
     struct statistics_request r = {
         .batch_size = 1,
-        .success = true,
         .request_start_ns = 100,
         .queue_start_ns = 90,
         .exec_start_ns = 80,
@@ -104,9 +106,10 @@ static void test_times_out_of_order(void **state)
         .compute_end_ns = 60,
         .exec_end_ns = 50,
     };
-    statistics_add_request(&s, &r);
-    statistics_add_execution(&s, 1, 80, 70, 60, 50);
-    statistics_add_execution(&s, UINT64_MAX, 0, 0, 0, 0); /* no such batch: only the total counts */
+    statistics_add_success(&s.own, &r);
+    statistics_add_execution(&s.own, 1, 80, 70, 60, 50);
+    statistics_add_execution(&s.own, UINT64_MAX, 0, 0, 0,
+                             0); /* no such batch: only the total counts */
     statistics_get(&s, &got);
     assert_duration(got.totals.success, 1, 0);
     assert_duration(got.totals.queue, 1, 0);
@@ -118,46 +121,227 @@ static void test_times_out_of_order(void **state)
     statistics_fini(&s);
 }
 
-/* Sizes come in any order, the table is sorted and bounded. */
+/* Sizes come in any order, the table is sorted; small sizes have a row whatever came before, of the
+ * larger ones there is a bound. */
 static void test_batch_sizes(void **state)
 {
     (void)state;
     enum {
-        PRIME = 10007,
-        KEPT = 4096
+        PRIME = 1000003,
+        ROWS_SHARED_MAX = (BATCH_PAGES * BATCH_PAGE_ROWS) - STATISTICS_BATCH_SIZES_SURE
     };
     struct statistics s;
     struct statistics_snapshot got;
     statistics_init(&s);
-    for (uint32_t i = 1; i < PRIME; i++) {
-        statistics_add_failure(&s, i * 7919 % PRIME, 1);
-        statistics_add_failure(&s, i * 7919 % PRIME, 1);
-    }
+    for (uint32_t i = 0; i < 20000; i++)
+        statistics_add_failure(&s.own, FAILURE_OTHER,
+                               STATISTICS_BATCH_SIZES_SURE + (uint32_t)(i * UINT64_C(7919) % PRIME),
+                               1);
+    for (uint32_t i = STATISTICS_BATCH_SIZES_SURE; i-- > 0;)
+        statistics_add_failure(&s.own, FAILURE_OTHER, i, 1);
     statistics_get(&s, &got);
-    assert_int_equal(got.batch_count, KEPT);
-    assert_duration(got.totals.fail, 2 * (PRIME - 1), 2 * (PRIME - 1));
+    assert_duration(got.totals.fail, 20000 + STATISTICS_BATCH_SIZES_SURE,
+                    20000 + STATISTICS_BATCH_SIZES_SURE);
+    assert_in_range(got.batch_count, STATISTICS_BATCH_SIZES_SURE + BATCH_PAGE_ROWS,
+                    STATISTICS_BATCH_SIZES_SURE + ROWS_SHARED_MAX);
     for (uint32_t i = 0; i < got.batch_count; i++) {
-        assert_true(i == 0 || got.batches[i - 1].batch_size < got.batches[i].batch_size);
-        assert_duration(got.batches[i].failed, 2, 2);
+        if (i < STATISTICS_BATCH_SIZES_SURE)
+            assert_int_equal(got.batches[i].batch_size, i);
+        else
+            assert_true(got.batches[i - 1].batch_size < got.batches[i].batch_size);
+        assert_duration(got.batches[i].failed, 1, 1);
     }
+    statistics_snapshot_fini(&got);
+    statistics_fini(&s);
+}
+
+/* Every duration falls into the first bucket whose bound is not below it, and the figures of one
+ * histogram agree; the bounds themselves, one less and one more are tried. */
+static void test_duration_buckets(void **state)
+{
+    (void)state;
+    const struct histogram_bounds *bounds = &histogram_bounds[HISTOGRAM_REQUEST];
+    for (uint32_t i = 0; i < bounds->count; i++) {
+        for (int64_t difference = -1; difference <= 1; difference++) {
+            struct statistics s;
+            struct statistics_totals got;
+            uint64_t ns = (uint64_t)((int64_t)llround(bounds->upper[i] * 1e9) + difference);
+            statistics_init(&s);
+            statistics_add_success(&s.own, &(struct statistics_request){ .batch_size = 1,
+                                                                         .request_start_ns = 5,
+                                                                         .queue_start_ns = 5,
+                                                                         .exec_start_ns = 5 + ns,
+                                                                         .compute_start_ns = 5 + ns,
+                                                                         .compute_end_ns = 5 + ns,
+                                                                         .exec_end_ns = 5 + ns });
+            statistics_get_totals(&s, DEVICE_ALL, &got);
+            for (uint32_t k = 0; k < bounds->count; k++) {
+                uint64_t expected = (double)ns <= bounds->upper[k] * 1e9;
+                assert_int_equal(got.histograms[HISTOGRAM_REQUEST].cumulative[k], expected);
+                assert_int_equal(got.histograms[HISTOGRAM_QUEUE].cumulative[k], expected);
+                assert_int_equal(got.histograms[HISTOGRAM_COMPUTE].cumulative[k], 1);
+            }
+            assert_int_equal(got.histograms[HISTOGRAM_REQUEST].count, 1);
+            assert_true(got.histograms[HISTOGRAM_REQUEST].sum == (double)ns / 1e9);
+            assert_true(got.histograms[HISTOGRAM_COMPUTE].sum == 0);
+            statistics_fini(&s);
+        }
+    }
+}
+
+static void test_value_buckets(void **state)
+{
+    (void)state;
+    struct statistics s;
+    struct statistics_totals got;
+    statistics_init(&s);
+    for (uint32_t size = 1; size <= 4096; size *= 2)
+        statistics_add_execution(&s.own, size, 0, 0, 0, 0);
+    statistics_add_execution(&s.own, 3, 0, 0, 0, 0);
+    statistics_add_execution(&s.own, UINT64_MAX, 0, 0, 0, 0);         /* no such size */
+    static const uint64_t totals_ns[] = { 104, 105, 106, 200, 5001 }; /* compute takes 100 */
+    for (size_t i = 0; i < sizeof(totals_ns) / sizeof(totals_ns[0]); i++)
+        statistics_add_success(
+            &s.own, &(struct statistics_request){ .batch_size = 1,
+                                                  .request_start_ns = 10000 - totals_ns[i],
+                                                  .exec_start_ns = 10000 - 100,
+                                                  .exec_end_ns = 10000 });
+
+    statistics_get_totals(&s, DEVICE_ALL, &got);
+    assert_int_equal(got.execution_count, 15);
+    const struct histogram *h = &got.histograms[HISTOGRAM_BATCH_SIZE];
+    for (uint32_t i = 0; i < histogram_bounds[HISTOGRAM_BATCH_SIZE].count; i++)
+        assert_int_equal(h->cumulative[i], i < 2 ? i + 1 : i + 2);
+    assert_int_equal(h->count, 14);
+    assert_true(h->sum == 8191 + 3);
+
+    static const uint64_t expected[] = { 2, 3, 3, 3, 4, 4, 4 };
+    h = &got.histograms[HISTOGRAM_LOAD_RATIO];
+    for (uint32_t i = 0; i < histogram_bounds[HISTOGRAM_LOAD_RATIO].count; i++)
+        assert_int_equal(h->cumulative[i], expected[i]);
+    assert_int_equal(h->count, 5);
+    assert_true(fabs(h->sum - (1.04 + 1.05 + 1.06 + 2 + 50.01)) < 1e-9);
+    statistics_fini(&s);
+}
+
+/* A request with one response has its first one at its end; with several they are apart. */
+static void test_first_response(void **state)
+{
+    (void)state;
+    for (int is_decoupled = 0; is_decoupled <= 1; is_decoupled++) {
+        struct statistics s;
+        struct statistics_totals got;
+        struct statistics_request r = request(1);
+        statistics_init(&s);
+        s.is_decoupled = is_decoupled;
+        statistics_add_success(&s.own, &r);
+        if (is_decoupled)
+            statistics_add_first_response(&s.own, 60000);
+        statistics_get_totals(&s, DEVICE_ALL, &got);
+        const struct histogram *h = &got.histograms[HISTOGRAM_FIRST_RESPONSE];
+        assert_int_equal(h->count, 1);
+        assert_int_equal(h->cumulative[0], !is_decoupled);
+        assert_true(h->sum == (is_decoupled ? 60e-6 : 95e-9));
+        assert_int_equal(got.histograms[HISTOGRAM_REQUEST].cumulative[0], 1);
+        statistics_fini(&s);
+    }
+}
+
+/* Shards add up, by device too; one that was closed keeps its counts and is used again, by an instance
+ * of the same device only. */
+static void test_shards(void **state)
+{
+    (void)state;
+    struct statistics s;
+    struct statistics_snapshot got;
+    struct statistics_totals totals;
+    struct statistics_request r = request(2);
+    int32_t devices[4];
+    statistics_init(&s);
+    assert_int_equal(statistics_devices(&s, devices, 4), 1);
+    assert_int_equal(devices[0], DEVICE_CPU);
+
+    struct statistics_shard *cpu = statistics_shard_open(&s, DEVICE_CPU);
+    struct statistics_shard *gpu1 = statistics_shard_open(&s, 1);
+    struct statistics_shard *gpu0 = statistics_shard_open(&s, 0);
+    statistics_add_success(cpu, &r);
+    statistics_add_success(gpu0, &r);
+    statistics_add_success(gpu1, &r);
+    statistics_add_execution(gpu1, 1, 140, 150, 190, 195);
+    statistics_add_failure(&s.own, FAILURE_CANCELED, 5, 7);
+    statistics_shard_close(gpu1);
+    struct statistics_shard *other = statistics_shard_open(&s, 0);
+    assert_ptr_not_equal(other, gpu1);
+    assert_ptr_equal(statistics_shard_open(&s, 1), gpu1);
+    statistics_add_success(gpu1, &r);
+
+    assert_int_equal(statistics_devices(&s, devices, 4), 3);
+    assert_int_equal(devices[0], DEVICE_CPU);
+    assert_int_equal(devices[1], 0);
+    assert_int_equal(devices[2], 1);
+    assert_int_equal(statistics_devices(&s, devices, 2), 2);
+    static const struct {
+        int32_t device;
+        uint64_t successes, failures, executions;
+    } cases[] = {
+        { DEVICE_CPU, 1, 1, 0 }, { 0, 1, 0, 0 }, { 1, 2, 0, 1 }, { DEVICE_ALL, 4, 1, 1 }
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        statistics_get_totals(&s, cases[i].device, &totals);
+        assert_duration(totals.success, cases[i].successes, cases[i].successes * 95);
+        assert_int_equal(totals.fail.count, cases[i].failures);
+        assert_int_equal(totals.execution_count, cases[i].executions);
+    }
+
+    statistics_get(&s, &got);
+    assert_int_equal(got.batch_count, 3);
+    assert_int_equal(got.batches[0].batch_size, 1);
+    assert_duration(got.batches[0].compute_infer, 1, 40);
+    assert_int_equal(got.batches[1].batch_size, 2);
+    assert_duration(got.batches[1].success, 4, 4 * 95);
+    assert_int_equal(got.batches[2].batch_size, 5);
+    assert_duration(got.batches[2].failed, 1, 7);
     statistics_snapshot_fini(&got);
     statistics_fini(&s);
 }
 
 enum {
     THREADS = 4,
-    ROUNDS = 2000
+    ROUNDS = 3000
 };
 
+/* What one thread adds, to a shard that it opens and closes, and to the one that all share; the
+ * tables' pages are made by whoever comes first. */
 static void *add(void *arg)
 {
+    struct statistics *s = arg;
     for (uint32_t i = 0; i < ROUNDS; i++) {
-        struct statistics_request r = request(1 + i % 8, true);
-        struct statistics_snapshot got;
-        statistics_add_request(arg, &r);
-        statistics_get(arg, &got);
-        statistics_snapshot_fini(&got);
+        struct statistics_shard *shard = statistics_shard_open(s, DEVICE_CPU);
+        struct statistics_request r = request(1 + i % 100);
+        struct statistics_response response = { .start_ns = 1, .end_ns = 4 };
+        statistics_add_success(shard, &r);
+        statistics_add_success(&s->own, &r);
+        statistics_add_execution(&s->own, STATISTICS_BATCH_SIZES_SURE + i % 500, 1, 2, 3, 4);
+        statistics_add_failure(&s->own, i % FAILURE_COUNT, 1, 2);
+        statistics_add_response(&s->own, i % STATISTICS_RESPONSES_MAX, &response);
+        statistics_shard_close(shard);
     }
+    return NULL;
+}
+
+/* Reads until the writers have ended. What it sees only grows. */
+static void *read_all(void *arg)
+{
+    struct statistics *s = arg;
+    uint64_t seen = 0;
+    do {
+        struct statistics_snapshot got;
+        statistics_get(s, &got);
+        if (got.totals.success.count < seen)
+            return arg;
+        seen = got.totals.success.count;
+        statistics_snapshot_fini(&got);
+    } while (seen < 2 * THREADS * ROUNDS);
     return NULL;
 }
 
@@ -167,14 +351,36 @@ static void test_threads(void **state)
     struct statistics s;
     struct statistics_snapshot got;
     pthread_t threads[THREADS];
+    pthread_t reader;
+    void *problem = NULL;
+    const uint64_t count = THREADS * ROUNDS;
     statistics_init(&s);
+    assert_int_equal(pthread_create(&reader, NULL, read_all, &s), 0);
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, add, &s), 0);
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
+    pthread_join(reader, &problem);
+    assert_null(problem);
+
     statistics_get(&s, &got);
-    assert_int_equal(got.totals.success.count, THREADS * ROUNDS);
-    assert_int_equal(got.batch_count, 8);
+    assert_duration(got.totals.success, 2 * count, 2 * count * 95);
+    assert_duration(got.totals.fail, count, count * 2);
+    for (int i = 0; i < FAILURE_COUNT; i++)
+        assert_int_equal(got.totals.failures[i], count / FAILURE_COUNT);
+    assert_int_equal(got.totals.inference_count, 2 * THREADS * 50.5 * ROUNDS);
+    assert_int_equal(got.totals.execution_count, count);
+    assert_int_equal(got.batch_count, 600);
+    uint64_t requests = 0, executions = 0, responses = 0;
+    for (uint32_t i = 0; i < got.batch_count; i++) {
+        requests += got.batches[i].success.count;
+        executions += got.batches[i].compute_infer.count;
+    }
+    for (uint32_t i = 0; i < got.response_count; i++)
+        responses += got.responses[i].empty.count;
+    assert_int_equal(requests, 2 * count);
+    assert_int_equal(executions, count);
+    assert_int_equal(responses, count);
     statistics_snapshot_fini(&got);
     statistics_fini(&s);
 }
@@ -187,17 +393,17 @@ static void test_responses(void **state)
     struct statistics_snapshot got;
     struct statistics_response r = { .start_ns = 100, .output_start_ns = 130, .end_ns = 135 };
     statistics_init(&s);
-    statistics_add_response(&s, 2, &r);
-    statistics_add_response(&s, 0, &r);
+    statistics_add_response(&s.own, 2, &r);
+    statistics_add_response(&s.own, 0, &r);
     r.end = RESPONSE_END_FAIL;
-    statistics_add_response(&s, 0, &r);
+    statistics_add_response(&s.own, 0, &r);
     r.output_start_ns = 0;
-    statistics_add_response(&s, 0, &r);
+    statistics_add_response(&s.own, 0, &r);
     r.end = RESPONSE_END_SUCCESS;
-    statistics_add_response(&s, 1, &r);
+    statistics_add_response(&s.own, 1, &r);
     r.end = RESPONSE_END_CANCEL;
-    statistics_add_response(&s, 1, &r);
-    statistics_add_response(&s, UINT32_MAX, &r);
+    statistics_add_response(&s.own, 1, &r);
+    statistics_add_response(&s.own, UINT32_MAX, &r);
 
     statistics_get(&s, &got);
     assert_int_equal(got.response_count, 3);
@@ -217,9 +423,11 @@ static void test_responses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_success),     cmocka_unit_test(test_responses),
-        cmocka_unit_test(test_failure),     cmocka_unit_test(test_times_out_of_order),
-        cmocka_unit_test(test_batch_sizes), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_success),       cmocka_unit_test(test_responses),
+        cmocka_unit_test(test_failure),       cmocka_unit_test(test_times_out_of_order),
+        cmocka_unit_test(test_batch_sizes),   cmocka_unit_test(test_duration_buckets),
+        cmocka_unit_test(test_value_buckets), cmocka_unit_test(test_first_response),
+        cmocka_unit_test(test_shards),        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
