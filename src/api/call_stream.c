@@ -394,13 +394,8 @@ static void look(struct call_stream *stream, bool is_last)
     bool was_held = call->is_held;
     call->is_held = true; /* and with it the stream */
     stream->dialect->look(call);
-    tis_error *err = NULL;
     if (stream->watcher && !is_last)
-        err = loop_timer_arm(stream->loop, &stream->look,
-                             loop_now_ns(stream->loop) + LOOK_INTERVAL_NS);
-    if (err)
-        call_stream_end(stream, GRPC_UNAVAILABLE, "out of memory");
-    error_free(err);
+        loop_timer_arm(stream->loop, &stream->look, loop_now_ns(stream->loop) + LOOK_INTERVAL_NS);
     call->is_held = was_held;
     if (is_last && stream->watcher)
         end_watch(stream);

@@ -281,9 +281,8 @@ void conn_arm_timer(struct grpc_conn *c)
         if (due && due < first)
             first = due;
     }
-    /* Without memory for the timer the connection lives on; an armed one would need none. */
-    if (first != UINT64_MAX && (!c->timer.heap_index || c->timer.deadline_ns > first))
-        error_free(loop_timer_arm(c->shard->loop, &c->timer, first));
+    if (first < loop_timer_deadline_ns(&c->timer))
+        loop_timer_arm(c->shard->loop, &c->timer, first);
 }
 
 static void timer_fired(struct loop_timer *t, uint64_t now)

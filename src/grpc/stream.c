@@ -220,12 +220,7 @@ void stream_head(struct stream *s)
     }
     if (s->has_timeout) {
         s->pub.deadline_ns = s->pub.recv_start_ns + s->timeout_ns;
-        tis_error *err = loop_timer_arm(s->conn->shard->loop, &s->deadline, s->pub.deadline_ns);
-        if (err) {
-            error_free(err);
-            reply_error(s, GRPC_UNAVAILABLE, "out of memory");
-            return;
-        }
+        loop_timer_arm(s->conn->shard->loop, &s->deadline, s->pub.deadline_ns);
     }
     s->is_seen = true;
     handler_of(s)->on_head(&s->pub, handler_of(s)->arg);

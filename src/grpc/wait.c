@@ -132,11 +132,9 @@ void wait_go_on(struct grpc_conn *c)
 
 static void arm_poll(struct grpc_shard *shard)
 {
-    if (list_is_empty(&shard->budget_queue) || shard->budget_timer.heap_index)
+    if (list_is_empty(&shard->budget_queue) || loop_timer_is_armed(&shard->budget_timer))
         return;
-    /* Without memory for the timer the next release on this loop goes on. */
-    error_free(loop_timer_arm(shard->loop, &shard->budget_timer,
-                              loop_now_ns(shard->loop) + BUDGET_POLL_NS));
+    loop_timer_arm(shard->loop, &shard->budget_timer, loop_now_ns(shard->loop) + BUDGET_POLL_NS);
 }
 
 /* Takes `bytes` more. The whole of what s has is asked for again with it, so that one message alone may

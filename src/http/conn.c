@@ -736,11 +736,8 @@ static uint64_t conn_deadline(const struct conn *c)
 static void arm_timer(struct conn *c)
 {
     uint64_t deadline = conn_deadline(c);
-    if (!deadline || (c->timer.heap_index && c->timer.deadline_ns <= deadline))
-        return;
-    tis_error *err = loop_timer_arm(c->shard->loop, &c->timer, deadline);
-    /* Without memory for a timer the connection lives on; an armed one would need none. */
-    error_free(err);
+    if (deadline && deadline < loop_timer_deadline_ns(&c->timer))
+        loop_timer_arm(c->shard->loop, &c->timer, deadline);
 }
 
 static void expire(struct conn *c)

@@ -39,11 +39,9 @@ static void budget_retry_run(struct loop_message *m)
 
 void server_budget_wait(struct shard *s)
 {
-    if (list_is_empty(&s->budget_queue) || s->budget_timer.heap_index)
+    if (list_is_empty(&s->budget_queue) || loop_timer_is_armed(&s->budget_timer))
         return;
-    /* Without memory for the timer the next release on this loop, or the connection's own deadline,
-     * goes on. */
-    error_free(loop_timer_arm(s->loop, &s->budget_timer, loop_now_ns(s->loop) + BUDGET_POLL_NS));
+    loop_timer_arm(s->loop, &s->budget_timer, loop_now_ns(s->loop) + BUDGET_POLL_NS);
 }
 
 void server_budget_given(struct shard *s)

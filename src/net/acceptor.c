@@ -177,12 +177,8 @@ static void pause_accepting(struct acceptor_shard *s, int error)
                     a->handler->name, a->address, (unsigned)acceptor_port(a), strerror(error),
                     (int)(ACCEPT_PAUSE_NS / NS_PER_MS));
     s->is_accept_failing = true;
-    tis_error *err =
-        loop_timer_arm(s->loop, &s->accept_timer, loop_now_ns(s->loop) + ACCEPT_PAUSE_NS);
-    /* No timer to come back with: rather try again and again than never. */
-    if (!err)
-        unwatch(s);
-    error_free(err);
+    loop_timer_arm(s->loop, &s->accept_timer, loop_now_ns(s->loop) + ACCEPT_PAUSE_NS);
+    unwatch(s);
 }
 
 static void accept_ready(struct loop_watch *w, unsigned events)

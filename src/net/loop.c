@@ -35,7 +35,6 @@
 
 enum {
     EVENTS_MAX = 128,
-    HEAP_CAPACITY_MIN = 64,
     NAME_BYTES = 16
 };
 
@@ -55,9 +54,7 @@ struct loop {
     struct epoll_event events[EVENTS_MAX]; /* of this round; data.ptr NULL: removed meanwhile */
     int event_index;
     int event_count;
-    struct loop_timer **heap; /* [1..heap_count], smallest deadline at 1 */
-    uint32_t heap_count;
-    uint32_t heap_capacity;
+    struct heap timers;
 
     /* atomic; on a cache line of its own, producers write here */
     _Alignas(64) _Atomic(struct loop_message *) mailbox;
@@ -81,84 +78,30 @@ uint64_t loop_now_ns(const struct loop *loop)
     return loop->now_ns;
 }
 
-/* ---- timers: a binary heap that knows where each timer is ---- */
+/* ---- timers ---- */
 
-static void heap_set(struct loop *loop, uint32_t i, struct loop_timer *t)
+static uint64_t first_deadline_ns(const struct loop *loop)
 {
-    loop->heap[i] = t;
-    t->heap_index = i;
+    struct heap_node *first = heap_first(&loop->timers);
+    return first ? first->key : UINT64_MAX;
 }
 
-static void heap_up(struct loop *loop, uint32_t i, struct loop_timer *t)
+void loop_timer_arm(struct loop *loop, struct loop_timer *t, uint64_t deadline_ns)
 {
-    while (i > 1 && loop->heap[i / 2]->deadline_ns > t->deadline_ns) {
-        heap_set(loop, i, loop->heap[i / 2]);
-        i /= 2;
-    }
-    heap_set(loop, i, t);
-}
-
-static void heap_down(struct loop *loop, uint32_t i, struct loop_timer *t)
-{
-    for (;;) {
-        uint32_t child = 2 * i;
-        if (child > loop->heap_count)
-            break;
-        if (child < loop->heap_count &&
-            loop->heap[child + 1]->deadline_ns < loop->heap[child]->deadline_ns)
-            child++;
-        if (loop->heap[child]->deadline_ns >= t->deadline_ns)
-            break;
-        heap_set(loop, i, loop->heap[child]);
-        i = child;
-    }
-    heap_set(loop, i, t);
-}
-
-/* Puts t where it belongs, from position i. */
-static void heap_place(struct loop *loop, uint32_t i, struct loop_timer *t)
-{
-    if (i > 1 && loop->heap[i / 2]->deadline_ns > t->deadline_ns)
-        heap_up(loop, i, t);
-    else
-        heap_down(loop, i, t);
-}
-
-tis_error *loop_timer_arm(struct loop *loop, struct loop_timer *t, uint64_t deadline_ns)
-{
-    if (!t->heap_index) {
-        if (loop->heap_count + 1 >= loop->heap_capacity) {
-            uint32_t capacity = loop->heap_capacity * 2;
-            struct loop_timer **heap = realloc(loop->heap, capacity * sizeof(struct loop_timer *));
-            if (!heap)
-                return error_no_memory();
-            loop->heap = heap;
-            loop->heap_capacity = capacity;
-        }
-        t->heap_index = ++loop->heap_count;
-    }
-    t->deadline_ns = deadline_ns;
-    heap_place(loop, t->heap_index, t);
-    return NULL;
+    heap_remove(&loop->timers, &t->due);
+    t->due.key = deadline_ns;
+    heap_insert(&loop->timers, &t->due);
 }
 
 void loop_timer_cancel(struct loop *loop, struct loop_timer *t)
 {
-    uint32_t i = t->heap_index;
-    if (!i)
-        return;
-    assert(loop->heap[i] == t);
-    t->heap_index = 0;
-
-    struct loop_timer *last = loop->heap[loop->heap_count--];
-    if (last != t)
-        heap_place(loop, i, last);
+    heap_remove(&loop->timers, &t->due);
 }
 
 static void run_timers(struct loop *loop)
 {
-    while (loop->heap_count && loop->heap[1]->deadline_ns <= loop->now_ns) {
-        struct loop_timer *t = loop->heap[1];
+    while (first_deadline_ns(loop) <= loop->now_ns) {
+        struct loop_timer *t = HEAP_ENTRY(heap_first(&loop->timers), struct loop_timer, due);
         loop_timer_cancel(loop, t);
         t->fire(t, loop->now_ns);
     }
@@ -287,8 +230,8 @@ static int wait_events(struct loop *loop, uint64_t deadline_ns)
 
 static void run_round(struct loop *loop, uint64_t deadline_ns)
 {
-    if (loop->heap_count && loop->heap[1]->deadline_ns < deadline_ns)
-        deadline_ns = loop->heap[1]->deadline_ns;
+    if (first_deadline_ns(loop) < deadline_ns)
+        deadline_ns = first_deadline_ns(loop);
 
     atomic_store(&loop->sleeping, 1);
     if (atomic_load(&loop->mailbox))
@@ -356,13 +299,11 @@ tis_error *loop_create(const char *name, struct loop **ret_loop)
     loop->has_pwait2 = true;
     loop->stop_message.run = stop_run;
     loop->now_ns = clock_ns();
-    loop->heap_capacity = HEAP_CAPACITY_MIN;
-    loop->heap = malloc(loop->heap_capacity * sizeof(struct loop_timer *));
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
     struct epoll_event ev = { .events = EPOLLIN | EPOLLET, .data.ptr = &wake_watch };
-    if (!loop->heap || loop->epoll_fd < 0 || loop->wake_fd < 0 ||
+    if (loop->epoll_fd < 0 || loop->wake_fd < 0 ||
         epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &ev) < 0) {
         tis_error *err = error_new(TRITONSERVER_ERROR_INTERNAL, "creating event loop '%s': %s",
                                    name, strerror(errno));
@@ -382,7 +323,6 @@ void loop_destroy(struct loop *loop)
         close(loop->epoll_fd);
     if (loop->wake_fd >= 0)
         close(loop->wake_fd);
-    free(loop->heap);
     free(loop);
 }
 

@@ -15,6 +15,7 @@
 
 #include "base/attr.h"
 #include "base/error.h"
+#include "base/heap.h"
 
 struct loop;
 
@@ -42,9 +43,8 @@ struct loop_watch {
 /* Embedded. Fires once, at or after its deadline. */
 struct loop_timer {
     void (*fire)(struct loop_timer *t, uint64_t now_ns);
-    uint64_t deadline_ns;
     /* loop's */
-    uint32_t heap_index; /* 0: not armed */
+    struct heap_node due;
 };
 
 /* Embedded; runs once on the loop's thread. Not posted again before it ran. */
@@ -78,8 +78,17 @@ void loop_watch_change(struct loop *loop, struct loop_watch *w, unsigned events)
 void loop_watch_remove(struct loop *loop, struct loop_watch *w);
 
 /* (Re-)arms the timer for deadline_ns (monotonic). */
-MUST_USE tis_error *loop_timer_arm(struct loop *loop, struct loop_timer *t, uint64_t deadline_ns);
+void loop_timer_arm(struct loop *loop, struct loop_timer *t, uint64_t deadline_ns);
 void loop_timer_cancel(struct loop *loop, struct loop_timer *t);
+static inline bool loop_timer_is_armed(const struct loop_timer *t)
+{
+    return t->due.is_in_heap;
+}
+/* When it fires; UINT64_MAX when it is not armed. */
+static inline uint64_t loop_timer_deadline_ns(const struct loop_timer *t)
+{
+    return t->due.is_in_heap ? t->due.key : UINT64_MAX;
+}
 
 /* Threads: any. Messages of one thread run in order. */
 void loop_post(struct loop *loop, struct loop_message *m);

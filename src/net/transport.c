@@ -29,13 +29,10 @@ static void watch_socket(struct tls_transport *x)
 static void tell_pending(struct tls_transport *x)
 {
     struct transport *t = x->transport;
-    if (!(x->wanted & LOOP_READ) || !tls_stream_has_pending(x->stream) || x->timer.heap_index)
+    if (!(x->wanted & LOOP_READ) || !tls_stream_has_pending(x->stream) ||
+        loop_timer_is_armed(&x->timer))
         return;
-    tis_error *err = loop_timer_arm(t->loop, &x->timer, loop_now_ns(t->loop) + 1);
-    /* Without memory for a timer nobody would ever come back to these bytes; the connection ends. */
-    if (err)
-        (void)shutdown(t->watch.fd, SHUT_RDWR);
-    error_free(err);
+    loop_timer_arm(t->loop, &x->timer, loop_now_ns(t->loop) + 1);
 }
 
 static void timer_fired(struct loop_timer *timer, uint64_t now)
@@ -106,7 +103,9 @@ static tis_error *tls_open(struct transport *t, struct tls *tls)
     if (!x->stream)
         return error_no_memory();
     uint64_t ns_max = tls_handshake_ns_max(tls);
-    return ns_max ? loop_timer_arm(t->loop, &x->timer, loop_now_ns(t->loop) + ns_max) : NULL;
+    if (ns_max)
+        loop_timer_arm(t->loop, &x->timer, loop_now_ns(t->loop) + ns_max);
+    return NULL;
 }
 
 /* ---- all transports ---- */

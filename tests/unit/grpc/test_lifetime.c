@@ -86,12 +86,12 @@ static void test_keepalive_needs_calls(void **state)
                                       .keepalive_timeout_ns = 10 * NS_SHORT,
                                       .pings_without_data_max = 2 };
     open_test(&t, &lifetime, false);
-    assert_int_equal(conn_of(&t.fixture)->timer.heap_index, 0);
+    assert_false(loop_timer_is_armed(&conn_of(&t.fixture)->timer));
     hold_call(&t);
-    assert_int_not_equal(conn_of(&t.fixture)->timer.heap_index, 0);
+    assert_true(loop_timer_is_armed(&conn_of(&t.fixture)->timer));
     WAIT_FOR(&t.client, t.client.pings == 2 && conn_of(&t.fixture)->ping_ns == 0);
     /* What is still armed finds nothing to do. */
-    WAIT_FOR(&t.client, conn_of(&t.fixture)->timer.heap_index == 0);
+    WAIT_FOR(&t.client, !loop_timer_is_armed(&conn_of(&t.fixture)->timer));
     assert_int_equal(t.client.pings, 2);
     echo(&t); /* data: two more */
     WAIT_FOR(&t.client, t.client.pings == 4);

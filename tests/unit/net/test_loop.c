@@ -41,9 +41,9 @@ struct timed {
 static void timed_fire(struct loop_timer *t, uint64_t now)
 {
     struct timed *timed = CONTAINER_OF(t, struct timed, timer);
-    assert_true(now >= t->deadline_ns);
-    assert_true(t->deadline_ns >= *timed->last_deadline);
-    *timed->last_deadline = t->deadline_ns;
+    assert_true(now >= t->due.key);
+    assert_true(t->due.key >= *timed->last_deadline);
+    *timed->last_deadline = t->due.key;
     (*timed->fired)++;
 }
 
@@ -63,7 +63,7 @@ static void test_timers(void **state)
             timers[i].timer.fire = timed_fire;
             timers[i].last_deadline = &last;
             timers[i].fired = &fired;
-            assert_null(loop_timer_arm(loop, &timers[i].timer, base + (seed >> 40)));
+            loop_timer_arm(loop, &timers[i].timer, base + (seed >> 40));
         }
     }
     for (int i = 0; i < TIMERS; i += 3) {
@@ -89,7 +89,7 @@ static void rearm_fire(struct loop_timer *t, uint64_t now)
 {
     struct rearming *r = CONTAINER_OF(t, struct rearming, timer);
     if (++r->fired < 5)
-        assert_null(loop_timer_arm(r->loop, t, now + 100 * NS_PER_US));
+        loop_timer_arm(r->loop, t, now + 100 * NS_PER_US);
 }
 
 /* A timer may arm itself again, and sub-millisecond deadlines are kept: five of 100 us take less
@@ -98,7 +98,7 @@ static void test_timer_rearms(void **state)
 {
     (void)state;
     struct rearming r = { .loop = new_loop(), .timer.fire = rearm_fire };
-    assert_null(loop_timer_arm(r.loop, &r.timer, clock_ns() + 100 * NS_PER_US));
+    loop_timer_arm(r.loop, &r.timer, clock_ns() + 100 * NS_PER_US);
     uint64_t deadline = clock_ns() + 10 * NS_PER_SEC;
     while (r.fired < 5 && clock_ns() < deadline)
         loop_run_once(r.loop, NS_PER_SEC);
