@@ -1,5 +1,6 @@
 #include "api/api.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -17,6 +18,9 @@ void api_init(struct api *api, const struct api_options *options, struct registr
 
 void api_fini(struct api *api)
 {
+    for (uint32_t i = 0; i < api->absent_count; i++)
+        free(api->absent[i].model);
+    free(api->absent);
     lock_fini(&api->lock);
 }
 

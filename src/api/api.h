@@ -39,6 +39,14 @@ enum api_counter {
     COUNTER_COUNT,
 };
 
+/* Failed requests for a version that is not there, which has no statistics of its own. */
+struct absent_failures {
+    char *model;
+    int64_t version;
+    uint32_t batch_size;
+    struct duration failed;
+};
+
 struct api_options {
     const char *id;      /* NULL: each dialect's default */
     const char *version; /* NULL: each dialect's default */
@@ -66,6 +74,8 @@ struct api {
     /* any thread, under lock */
     struct lock lock;
     struct duration counters[COUNTER_COUNT];
+    struct absent_failures *absent; /* v1/absent.c */
+    uint32_t absent_count;
 };
 
 void api_init(struct api *api, const struct api_options *options, struct registry *registry,

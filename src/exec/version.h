@@ -84,7 +84,7 @@ struct tis_instance {
     int32_t device_id;
     struct tis_message host_policy;
     struct statistics_shard *statistics; /* of the version\'s */
-    bool initialized; /* the plug-in knows of it */
+    bool initialized;                    /* the plug-in knows of it */
     /* the backend's */
     void *state;
 };

@@ -88,6 +88,9 @@ def write_models(folder):
     for name in TYPES:
         add_model(folder, f"type_{name}", identity(name, [4], 8))
     add_model(folder, "variable", identity("FP32", [-1, 3], 4))
+    add_model(folder, "batching", identity(
+        "INT32", [2], 4, extra="dynamic_batching { preferred_batch_size: [ 4 ] "
+                               "max_queue_delay_microseconds: 20000000 }"))
     add_model(folder, "single", identity("INT32", [2, 2]))
     add_model(folder, "scalar", config(
         "identity", [tensor("INPUT0", "INT64", [1], "reshape { shape: [] }")],
@@ -193,12 +196,14 @@ def test_status_of_the_server(call):
 
 
 def test_status_of_all_models(call):
-    """Every model is there, with the versions that its policy chooses, and ready."""
+    """Every model is there, with the versions that its policy chooses, and ready. MODEL_UNKNOWN are
+    versions that other tests have asked for in vain."""
     models = call("status")["model_status"]
     assert {"simple", "simple_string", "variable", *(f"type_{t}" for t in TYPES)} <= set(models)
-    assert set(models["versions"]["version_status"]) == {"1", "3"}
-    for model in models.values():
-        assert {v["ready_state"] for v in model["version_status"].values()} == {"MODEL_READY"}
+    states = {name: {number: v["ready_state"] for number, v in model["version_status"].items()
+                     if v["ready_state"] != "MODEL_UNKNOWN"} for name, model in models.items()}
+    assert set(states["versions"]) == {"1", "3"}
+    assert {state for model in states.values() for state in model.values()} == {"MODEL_READY"}
 
 
 def test_status_of_one_model(call):
@@ -276,6 +281,46 @@ def test_statistics(call):
         assert int(stats["compute"]["count"]) == int(stats["queue"]["count"]) == int(seen) + count
         assert int(stats["failed"]["count"]) == 0
         assert int(stats["success"]["total_time_ns"]) >= int(stats["compute"]["total_time_ns"]) > 0
+
+
+def test_statistics_of_absent_versions(call):
+    """What asks for a version that is not there has failed under that version, which is unknown
+    otherwise, and under its batch size."""
+    def read(number):
+        versions = call("status", model="type_UINT8")["model_status"]["type_UINT8"]["version_status"]
+        found = versions.get(number, {})
+        assert not found or found["ready_state"] == ("MODEL_READY" if number == "1"
+                                                     else "MODEL_UNKNOWN")
+        return {size: int(s["failed"]["count"]) for size, s in found.get("infer_stats", {}).items()}
+
+    row = encode(make("u1", [1, 2, 3, 4]))
+    before, ready = read("7"), read("1")
+    for size in (1, 2, 2):
+        failure(call, model="type_UINT8", inputs={"INPUT0": [row] * size}, outputs=RAW,
+                batch_size=size, version=7)
+    assert {size: n - before.get(size, 0) for size, n in read("7").items()} == {"1": 1, "2": 2}
+    assert read("1") == ready
+
+
+def test_statistics_of_a_batch(call):
+    """Four requests that run together: each has its own times, under its own batch size, and the
+    execution counts once."""
+    def read():
+        model = call("status", model="batching")["model_status"]["batching"]
+        return model["version_status"]["1"]
+
+    def count(status, part):
+        return int(status["infer_stats"].get("1", {}).get(part, {}).get("count", 0))
+
+    before = read()
+    call("infer", model="batching", inputs={"INPUT0": [encode(make("i4", [1, 2]))]}, outputs=RAW,
+         is_async=True, count=4)
+    after = read()
+    assert int(after["model_inference_count"]) - int(before["model_inference_count"]) == 4
+    assert int(after["model_execution_count"]) - int(before["model_execution_count"]) == 1
+    assert "4" not in after["infer_stats"]
+    assert [count(after, part) - count(before, part)
+            for part in ("success", "failed", "compute", "queue")] == [4, 0, 4, 4]
 
 
 def test_statistics_of_failures(call):

@@ -397,14 +397,21 @@ v1_make_response_header(struct call *call, const struct v1_answer_output *output
 
 /* ---- The way of an inference ---- */
 
-/* Before there is a request: what is read of the header is the dialect and the id to echo. */
-static void fail_unopened(struct call *call, const struct v1_infer_form *form, tis_error *err)
+/* Before there is a request: what is read of the header is the dialect, the id to echo, and the batch
+ * size that the failure counts for when the model is known. */
+static void fail_unopened(struct call *call, const struct v1_infer_form *form, int64_t version,
+                          tis_error *err)
 {
+    enum reason reason = error_reason(err);
+    bool is_known = reason == REASON_VERSION_UNKNOWN || reason == REASON_VERSION_NOT_READY ||
+                    reason == REASON_MODEL_NO_VERSION;
     struct arena arena;
     struct v1_infer v = { .request_id = v1_next_request_id(call->api) };
     arena_init(&arena, NULL, 0, HEADER_ARENA_BYTES_MAX);
     error_free(form->read_header(call, "", &arena, &v.header));
     call->dialect_data = &v;
+    if (is_known)
+        v1_count_absent(call, version, v.header.batch_size);
     form->dialect.fail(call, err);
     arena_fini(&arena);
 }
@@ -419,7 +426,7 @@ static void count_failure(const struct call *call)
 
 void v1_infer_run(struct call *call, const struct v1_infer_form *form)
 {
-    int64_t version;
+    int64_t version = -1;
     if (api_state(call->api) != SERVER_READY) {
         form->dialect.fail(call, reason_error_args(REASON_SERVER_NOT_READY, NULL, 0));
         return;
@@ -428,7 +435,7 @@ void v1_infer_run(struct call *call, const struct v1_infer_form *form)
     if (!err)
         err = call_open_request(call, version, &form->dialect);
     if (err) {
-        fail_unopened(call, form, err);
+        fail_unopened(call, form, version, err);
         return;
     }
     err = v1_infer_decode(call, form);

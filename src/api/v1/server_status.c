@@ -42,23 +42,52 @@ static bool fill_batch(struct arena *a, const struct batch_statistics *b,
     return stats->success && stats->failed && stats->compute && stats->queue;
 }
 
-static bool fill_statistics(struct arena *a, struct tis_version *v, PB(ModelVersionStatus) * m)
+/* The failed requests for a model's versions that were not there when they came. */
+struct absent {
+    struct absent_failures *rows;
+    uint32_t count;
+};
+
+static bool has_batch(const struct statistics_snapshot *s, uint32_t batch_size)
 {
-    struct statistics_snapshot s;
-    statistics_get(&v->statistics, &s);
-    m->model_execution_count = s.totals.execution_count;
-    m->model_inference_count = s.totals.inference_count;
-    m->last_inference_timestamp_milliseconds = s.totals.last_inference_ms;
-    m->infer_stats = arena_calloc(a, s.batch_count, sizeof(*m->infer_stats));
+    for (uint32_t i = 0; i < s->batch_count; i++) {
+        if (s->batches[i].batch_size == batch_size)
+            return true;
+    }
+    return false;
+}
+
+/* The counts of version `number`, with the failures from before it was there. */
+static bool fill_statistics(struct arena *a, const struct statistics_snapshot *s, int64_t number,
+                            const struct absent *absent, PB(ModelVersionStatus) * m)
+{
+    m->model_execution_count = s->totals.execution_count;
+    m->model_inference_count = s->totals.inference_count;
+    m->last_inference_timestamp_milliseconds = s->totals.last_inference_ms;
+    m->infer_stats = arena_calloc(a, s->batch_count + absent->count, sizeof(*m->infer_stats));
     bool ok = m->infer_stats != NULL;
-    for (uint32_t i = 0; i < s.batch_count && ok; i++) {
-        const struct batch_statistics *b = &s.batches[i];
-        if (b->success.count + b->failed.count == 0)
+    for (uint32_t i = 0; i < s->batch_count && ok; i++) {
+        struct batch_statistics b = s->batches[i];
+        for (uint32_t k = 0; k < absent->count; k++) {
+            const struct absent_failures *row = &absent->rows[k];
+            if (row->version == number && row->batch_size == b.batch_size) {
+                b.failed.count += row->failed.count;
+                b.failed.ns += row->failed.ns;
+            }
+        }
+        if (b.success.count + b.failed.count == 0)
             continue; /* only executions had this size */
-        ok = fill_batch(a, b, &m->infer_stats[m->n_infer_stats]);
+        ok = fill_batch(a, &b, &m->infer_stats[m->n_infer_stats]);
         m->n_infer_stats += ok;
     }
-    statistics_snapshot_fini(&s);
+    for (uint32_t k = 0; k < absent->count && ok; k++) {
+        const struct absent_failures *row = &absent->rows[k];
+        if (row->version != number || has_batch(s, row->batch_size))
+            continue;
+        const struct batch_statistics b = { row->batch_size, .failed = row->failed };
+        ok = fill_batch(a, &b, &m->infer_stats[m->n_infer_stats]);
+        m->n_infer_stats += ok;
+    }
     return ok;
 }
 
@@ -74,7 +103,7 @@ static PB(ModelReadyState) ready_state(enum version_state state)
     return states[state];
 }
 
-static bool fill_version(struct arena *a, const struct version_info *v,
+static bool fill_version(struct arena *a, const struct version_info *v, const struct absent *absent,
                          PB(ModelStatus__VersionStatusEntry) * *ret_entry)
 {
     PB(ModelStatus__VersionStatusEntry) *entry =
@@ -93,17 +122,53 @@ static bool fill_version(struct arena *a, const struct version_info *v,
     entry->key = v->number;
     entry->value = m;
     *ret_entry = entry;
-    return !v->version || fill_statistics(a, v->version, m);
+
+    struct statistics_snapshot s = { 0 };
+    if (v->version)
+        statistics_get(&v->version->statistics, &s);
+    bool ok = fill_statistics(a, &s, entry->key, absent, m);
+    statistics_snapshot_fini(&s);
+    return ok;
 }
 
-static bool fill_model(struct arena *a, const struct model_info *info,
+static bool has_version(const PB(ModelStatus) * m, int64_t number)
+{
+    for (size_t i = 0; i < m->n_version_status; i++) {
+        if (m->version_status[i]->key == number)
+            return true;
+    }
+    return false;
+}
+
+/* The versions that are there, then those that requests have asked for in vain. */
+static bool fill_versions(struct arena *a, const struct model_info *info,
+                          const struct absent *absent, PB(ModelStatus) * m)
+{
+    m->version_status =
+        arena_calloc(a, info->version_count + absent->count, sizeof(*m->version_status));
+    bool ok = m->version_status != NULL;
+    for (uint32_t i = 0; i < info->version_count && ok; i++)
+        ok = fill_version(a, &info->versions[i], absent, &m->version_status[m->n_version_status++]);
+    for (uint32_t i = 0; i < absent->count && ok; i++) {
+        char none[] = "";
+        const struct version_info unknown = { .number = absent->rows[i].version,
+                                              .state = VERSION_UNKNOWN,
+                                              .reason = none };
+        if (!has_version(m, absent->rows[i].version))
+            ok = fill_version(a, &unknown, absent, &m->version_status[m->n_version_status++]);
+    }
+    return ok;
+}
+
+static bool fill_model(struct api *api, struct arena *a, const struct model_info *info,
                        PB(ServerStatus__ModelStatusEntry) * *ret_entry)
 {
     PB(ServerStatus__ModelStatusEntry) *entry =
         NEW(a, ServerStatus__ModelStatusEntry, SERVER_STATUS__MODEL_STATUS_ENTRY);
     PB(ModelStatus) *m = NEW(a, ModelStatus, MODEL_STATUS);
     char *name = arena_strdup(a, info->name);
-    if (!entry || !m || !name)
+    struct absent absent;
+    if (!entry || !m || !name || !v1_get_absent(api, name, a, &absent.rows, &absent.count))
         return false;
     entry->key = name;
     entry->value = m;
@@ -115,11 +180,7 @@ static bool fill_model(struct arena *a, const struct model_info *info,
             return false;
         }
     }
-    m->version_status = arena_calloc(a, info->version_count, sizeof(*m->version_status));
-    bool ok = m->version_status != NULL;
-    for (uint32_t i = 0; i < info->version_count && ok; i++)
-        ok = fill_version(a, &info->versions[i], &m->version_status[m->n_version_status++]);
-    return ok;
+    return fill_versions(a, info, &absent, m);
 }
 
 static bool fill_server(struct arena *a, struct api *api, PB(ServerStatus) * m)
@@ -197,7 +258,7 @@ tis_error *v1_make_status(struct api *api, struct part model, struct arena *a,
         m->model_status = arena_calloc(a, count, sizeof(*m->model_status));
     ok = ok && m->model_status;
     for (uint32_t i = 0; i < count && ok; i++)
-        ok = fill_model(a, &models[i], &m->model_status[m->n_model_status++]);
+        ok = fill_model(api, a, &models[i], &m->model_status[m->n_model_status++]);
     registry_info_free(models, count);
     if (!ok)
         return error_no_memory();

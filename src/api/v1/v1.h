@@ -37,6 +37,13 @@ MUST_USE tis_error *v1_make_status(struct api *api, struct part model, struct ar
 MUST_USE tis_error *v1_make_index(struct api *api, struct arena *a,
                                   Nvidia__Inferenceserver__ModelRepositoryIndex **ret_index);
 
+/* A request for a version of a known model that is not there (negative: the latest) has failed. Of many
+ * different ones not all are kept: absent.c. */
+void v1_count_absent(struct call *call, int64_t version, uint32_t batch_size);
+/* Those of a model; their names are the server's. False when out of memory. */
+MUST_USE bool v1_get_absent(struct api *api, const char *model, struct arena *a,
+                            struct absent_failures **ret_rows, uint32_t *ret_count);
+
 /* The server's id as v1 clients see it. */
 const char *v1_server_id(const struct api *api);
 /* The number of a request. Counts from 1. */

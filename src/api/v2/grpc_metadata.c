@@ -1,4 +1,5 @@
-/* The v2 protocol over gRPC but for inference: health, metadata, configuration, statistics, index.
+/* The v2 protocol over gRPC but for inference: health, metadata, configuration, index. Statistics are in
+ * grpc_statistics.c.
  *
  * Answers are protobuf-c messages in an arena of the call's time, packed into call->out. */
 #include <inttypes.h>
@@ -46,8 +47,7 @@ void v2_rpc_respond(struct call *call)
     call_reply(call, &part, 1);
 }
 
-/* Takes err; without one the answer is the message. */
-static void respond_message(struct call *call, tis_error *err, const ProtobufCMessage *m)
+void v2_rpc_respond_message(struct call *call, tis_error *err, const ProtobufCMessage *m)
 {
     if (err) {
         v2_rpc_fail(call, err);
@@ -92,7 +92,7 @@ static void respond_yes_no(struct call *call, bool yes)
     }
     Inference__ServerLiveResponse m = INFERENCE__SERVER_LIVE_RESPONSE__INIT;
     m.live = yes;
-    respond_message(call, NULL, &m.base);
+    v2_rpc_respond_message(call, NULL, &m.base);
 }
 
 void v2_rpc_server_live(struct call *call)
@@ -117,7 +117,7 @@ void v2_rpc_model_ready(struct call *call)
         error_free(err);
         err = NULL;
     }
-    respond_message(call, err, &m.base);
+    v2_rpc_respond_message(call, err, &m.base);
 }
 
 /* Of grpc.health.v1.HealthCheckResponse, whatever service the client asks for. */
@@ -161,7 +161,7 @@ void v2_rpc_server_metadata(struct call *call)
     m.version = (char *)(uintptr_t)v2_server_version(call->api);
     m.n_extensions = V2_EXTENSION_COUNT;
     m.extensions = (char **)(uintptr_t)v2_extensions;
-    respond_message(call, NULL, &m.base);
+    v2_rpc_respond_message(call, NULL, &m.base);
 }
 
 typedef Inference__ModelMetadataResponse__TensorMetadata tensor_message;
@@ -240,7 +240,7 @@ void v2_rpc_model_metadata(struct call *call)
     tis_error *err = acquire(call);
     if (!err)
         err = make_metadata(call, &a, &m);
-    respond_message(call, err, &m.base);
+    v2_rpc_respond_message(call, err, &m.base);
     arena_fini(&a);
 }
 
@@ -250,141 +250,7 @@ void v2_rpc_model_config(struct call *call)
     tis_error *err = acquire(call);
     if (!err)
         m.config = (Inference__ModelConfig *)(uintptr_t)call->target->config->message;
-    respond_message(call, err, &m.base);
-}
-
-/* ---- Statistics ---- */
-
-static Inference__StatisticDuration *make_duration(struct arena *a, const struct duration *d)
-{
-    Inference__StatisticDuration *m = arena_alloc(a, sizeof(*m));
-    if (!m)
-        return NULL;
-    *m = (Inference__StatisticDuration)INFERENCE__STATISTIC_DURATION__INIT;
-    m->count = d->count;
-    m->ns = d->ns;
-    return m;
-}
-
-static Inference__InferBatchStatistics *make_batch(struct arena *a,
-                                                   const struct batch_statistics *b)
-{
-    Inference__InferBatchStatistics *m = arena_alloc(a, sizeof(*m));
-    if (!m)
-        return NULL;
-    *m = (Inference__InferBatchStatistics)INFERENCE__INFER_BATCH_STATISTICS__INIT;
-    m->batch_size = b->batch_size;
-    m->compute_input = make_duration(a, &b->compute_input);
-    m->compute_infer = make_duration(a, &b->compute_infer);
-    m->compute_output = make_duration(a, &b->compute_output);
-    return m;
-}
-
-static Inference__InferStatistics *make_totals(struct arena *a, const struct statistics_totals *t)
-{
-    static const struct duration none;
-    Inference__InferStatistics *m = arena_alloc(a, sizeof(*m));
-    if (!m)
-        return NULL;
-    *m = (Inference__InferStatistics)INFERENCE__INFER_STATISTICS__INIT;
-    m->success = make_duration(a, &t->success);
-    m->fail = make_duration(a, &t->fail);
-    m->queue = make_duration(a, &t->queue);
-    m->compute_input = make_duration(a, &t->compute_input);
-    m->compute_infer = make_duration(a, &t->compute_infer);
-    m->compute_output = make_duration(a, &t->compute_output);
-    m->cache_hit = make_duration(a, &none); /* there is no response cache */
-    m->cache_miss = make_duration(a, &none);
-    return m;
-}
-
-static tis_error *make_version(struct arena *a, const char *name, const struct version_info *v,
-                               Inference__ModelStatistics **ret_message)
-{
-    struct statistics_snapshot s;
-    statistics_get(&v->version->statistics, &s);
-    Inference__ModelStatistics *m = arena_alloc(a, sizeof(*m));
-    Inference__InferBatchStatistics **batches =
-        arena_alloc(a, (s.batch_count + 1) * sizeof(*batches));
-    char *model = arena_strdup(a, name);
-    char *version = arena_printf(a, "%" PRId64, v->number);
-    bool is_made = m && batches && model && version;
-    if (is_made) {
-        *m = (Inference__ModelStatistics)INFERENCE__MODEL_STATISTICS__INIT;
-        m->name = model;
-        m->version = version;
-        m->last_inference = s.totals.last_inference_ms;
-        m->inference_count = s.totals.inference_count;
-        m->execution_count = s.totals.execution_count;
-        m->inference_stats = make_totals(a, &s.totals);
-        m->batch_stats = batches;
-        is_made = m->inference_stats != NULL;
-    }
-    for (uint32_t i = 0; i < s.batch_count && is_made; i++) {
-        if (s.batches[i].compute_infer.count == 0)
-            continue; /* requests of this size ran in batches of another */
-        batches[m->n_batch_stats] = make_batch(a, &s.batches[i]);
-        is_made = batches[m->n_batch_stats++] != NULL;
-    }
-    statistics_snapshot_fini(&s);
-    if (!is_made)
-        return error_no_memory();
-    *ret_message = m;
-    return NULL;
-}
-
-/* The named version, or all that are ready. */
-static tis_error *make_statistics(struct call *call, int64_t number, struct arena *a,
-                                  Inference__ModelStatisticsResponse *m)
-{
-    const char *name = call->model.len > 0 ? call->model.at : NULL;
-    struct model_info *models;
-    uint32_t count;
-    tis_error *err = registry_info(call->api->registry, name, call->model.len, &models, &count);
-    if (err)
-        return err;
-    size_t version_count = 0;
-    for (uint32_t i = 0; i < count; i++)
-        version_count += models[i].version_count;
-    m->model_stats = arena_alloc(a, (version_count + 1) * sizeof(*m->model_stats));
-    if (!m->model_stats)
-        err = error_no_memory();
-    for (uint32_t i = 0; i < count && !err; i++) {
-        for (uint32_t k = 0; k < models[i].version_count && !err; k++) {
-            const struct version_info *v = &models[i].versions[k];
-            if (!v->version || (number >= 0 && v->number != number))
-                continue;
-            err = make_version(a, models[i].name, v, &m->model_stats[m->n_model_stats]);
-            m->n_model_stats += !err;
-        }
-    }
-    if (!err && m->n_model_stats == 0 && number >= 0)
-        err = reason_error(REASON_VERSION_UNKNOWN, models[0].name, REASON_NUMBER(number));
-    registry_info_free(models, count);
-    return err;
-}
-
-void v2_rpc_statistics(struct call *call)
-{
-    char first[ARENA_BYTES_FIRST];
-    struct arena a;
-    int64_t number = -1;
-    Inference__ModelStatisticsResponse m = INFERENCE__MODEL_STATISTICS_RESPONSE__INIT;
-    arena_init(&a, first, sizeof(first), ARENA_BYTES_MAX);
-    tis_error *err = v2_rpc_read_target(call);
-    if (!err)
-        err = call_version_number(call, &number);
-    if (!err)
-        err = make_statistics(call, number, &a, &m);
-    if (err && error_reason(err) == REASON_MODEL_UNKNOWN) {
-        tis_error *unknown =
-            error_new(TRITONSERVER_ERROR_INVALID_ARG, "requested model '%.*s' is not available",
-                      (int)call->model.len, call->model.at);
-        error_free(err);
-        err = unknown;
-    }
-    respond_message(call, err, &m.base);
-    arena_fini(&a);
+    v2_rpc_respond_message(call, err, &m.base);
 }
 
 /* ---- Repository index ---- */
@@ -456,7 +322,7 @@ void v2_rpc_repository_index(struct call *call)
         err = registry_info(call->api->registry, NULL, 0, &models, &count);
     if (!err)
         err = add_entries(models, count, only_ready, &a, &m);
-    respond_message(call, err, &m.base);
+    v2_rpc_respond_message(call, err, &m.base);
     registry_info_free(models, count);
     arena_fini(&a);
 }

@@ -57,7 +57,7 @@ MUST_USE tis_error *v2_check_output(const struct call *call, const struct tis_ou
 /* Replaces the tensor by strings "<value>:<index>[:<label>]", k for each batch entry. */
 MUST_USE tis_error *v2_make_classes(struct call *call, struct tis_output *o, uint32_t k);
 
-/* ---- gRPC: grpc_metadata.c, grpc_infer.c ---- */
+/* ---- gRPC: grpc_metadata.c, grpc_statistics.c, grpc_infer.c ---- */
 
 void v2_rpc_health_check(struct call *call);
 /* Answers when it is not what the call has answered last. */
@@ -91,6 +91,8 @@ void v2_rpc_stream_fail(struct call *call, tis_error *err);
 void v2_rpc_stream_end(struct call *call);
 /* Answers with call->out. */
 void v2_rpc_respond(struct call *call);
+/* Answers with err (takes it), or with the message when there is none. */
+void v2_rpc_respond_message(struct call *call, tis_error *err, const ProtobufCMessage *m);
 /* Fills call->request and call->wanted from the message of call->rpc. Threads: any, one at a time. */
 MUST_USE tis_error *v2_rpc_decode(struct call *call);
 /* Reads what v2_rpc_decode() needs a request for: model and version. */
