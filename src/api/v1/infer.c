@@ -193,6 +193,8 @@ tis_error *v1_infer_decode(struct call *call, const struct v1_infer_form *form)
 
     const struct v1_infer_header *h = &v->header;
     req->flags = h->flags;
+    req->priority = h->priority;
+    req->timeout_us = h->timeout_us;
     req->correlation_id = h->correlation_id;
     req->batch_size = h->batch_size;
     err = check_header(call, h);

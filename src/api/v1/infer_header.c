@@ -13,6 +13,8 @@ static tis_error *from_v1(const header_v1 *m, struct arena *a, struct v1_infer_h
     h->id = m->id;
     h->correlation_id = m->correlation_id;
     h->flags = m->flags;
+    h->priority = m->priority;
+    h->timeout_us = m->timeout_microseconds;
     h->batch_size = m->batch_size;
     h->input_count = (uint32_t)m->n_input;
     h->output_count = (uint32_t)m->n_output;

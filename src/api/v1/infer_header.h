@@ -32,6 +32,8 @@ struct v1_infer_header {
     uint64_t id;
     uint64_t correlation_id;
     uint32_t flags;
+    uint64_t priority;   /* 1.12 */
+    uint64_t timeout_us; /* 1.12 */
     uint32_t batch_size;
     struct v1_input *inputs;
     uint32_t input_count;

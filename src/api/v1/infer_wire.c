@@ -13,6 +13,8 @@ enum {
     HEADER_CORRELATION_ID = 4, /* from here on 1.x */
     HEADER_ID = 5,
     HEADER_FLAGS = 6,
+    HEADER_PRIORITY = 7,
+    HEADER_TIMEOUT_MICROSECONDS = 8,
 
     TENSOR_NAME = 1,
     TENSOR_SIZE = 2,            /* 0.9: byte_size, a number; 1.x: dims of an input, packed */
@@ -73,6 +75,12 @@ static tis_error *read_outline(struct reader *r, struct wire w)
         case HEADER_FLAGS:
             err = wire_get_number(&f, &flags);
             break;
+        case HEADER_PRIORITY:
+            err = wire_get_number(&f, &h->priority);
+            break;
+        case HEADER_TIMEOUT_MICROSECONDS:
+            err = wire_get_number(&f, &h->timeout_us);
+            break;
         }
     }
     h->batch_size = (uint32_t)batch_size;
@@ -83,7 +91,8 @@ static tis_error *read_outline(struct reader *r, struct wire w)
         err = error_new(TRITONSERVER_ERROR_INVALID_ARG, "unable to parse request for model '%s'",
                         r->model);
     if (h->is_v0)
-        h->id = h->correlation_id = h->flags = 0; /* of no meaning there */
+        h->id = h->correlation_id = h->flags = h->priority = h->timeout_us =
+            0; /* of no meaning there */
     return err;
 }
 

@@ -37,6 +37,8 @@ static const struct header_case cases[] = {
       "1.x batch=2 | INPUT0 [4] 0 0 | INPUT1 [4] 0 0 | OUTPUT0 0 | OUTPUT1 0 classes=2" },
     { "id: 18446744073709551615 flags: 3 correlation_id: 42 batch_size: 1",
       "1.x batch=1 id=18446744073709551615 flags=3 correlation=42" },
+    { "batch_size: 1 priority: 2 timeout_microseconds: 18446744073709551615", /* from 1.12 on */
+      "1.x batch=1 priority=2 timeout=18446744073709551615" },
     { "input{name:'a' dims:[-1,2] dims:3 batch_byte_size:24}", "1.x batch=0 | a [-1,2,3] 0 24" },
     { "batch_size:1 input{name:'a'}output{name:'b'}", "1.x batch=1 | a 0 0 | b 0" },
     { "input { } output { cls { } }", "1.x batch=0 |  0 0 |  0 classes=0" },
@@ -76,6 +78,10 @@ static void describe(struct bytes *out, const struct v1_infer_header *h)
         bytes_printf(out, " flags=%" PRIu32, h->flags);
     if (h->correlation_id)
         bytes_printf(out, " correlation=%" PRIu64, h->correlation_id);
+    if (h->priority)
+        bytes_printf(out, " priority=%" PRIu64, h->priority);
+    if (h->timeout_us)
+        bytes_printf(out, " timeout=%" PRIu64, h->timeout_us);
     for (uint32_t i = 0; i < h->input_count; i++) {
         const struct v1_input *in = &h->inputs[i];
         assert_true(in->has_dims == (in->rank > 0));
