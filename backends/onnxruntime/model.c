@@ -215,16 +215,17 @@ static void fill_port(const struct kit_tensor_config *tensor, struct port *port)
     port->datatype = tensor->datatype;
     port->element = element_from_datatype(tensor->datatype);
     port->element_bytes = TRITONSERVER_DataTypeByteSize(tensor->datatype);
-    port->config_dims = tensor->dims;
-    port->config_dims_count = tensor->dims_count;
+    port->config = tensor;
     port->optional = tensor->optional;
+    port->ragged = tensor->ragged;
 }
 
 /* Works out whether an output's shape is known before a run, and what it is. */
 static TRITONSERVER_Error *fix_output(const struct signature_tensor *tensor, bool batching,
                                       struct port *port)
 {
-    if (tensor->rank == 0) /* unknown, or a scalar, which is no work to copy */
+    /* Unknown; or a scalar, which is no work to copy; or of no fixed shape. */
+    if (tensor->rank == 0 || port->scatter)
         return NULL;
     port->out_dims = calloc(tensor->rank, sizeof *port->out_dims);
     if (!port->out_dims)
@@ -235,7 +236,7 @@ static TRITONSERVER_Error *fix_output(const struct signature_tensor *tensor, boo
         int64_t dim = tensor->dims[i];
 
         if (dim == -1)
-            dim = port->config_dims[i - batching];
+            dim = port->config->dims[i - batching];
         if (dim == -1)
             port->fixed = false;
         port->out_dims[i] = dim;
@@ -273,6 +274,10 @@ static TRITONSERVER_Error *create_ports(struct model *model)
         TRITONSERVER_Error *err;
 
         fill_port(&config->outputs[i], &model->outputs[i]);
+        for (uint32_t k = 0; k < config->batch_output_count; k++) {
+            if (config->batch_outputs[k].target == i)
+                model->outputs[i].scatter = &config->batch_outputs[k];
+        }
         err = fix_output(tensor, model->batching, &model->outputs[i]);
         if (err)
             return err;
@@ -287,8 +292,6 @@ static TRITONSERVER_Error *check_features(const struct kit_config *config)
     static const struct {
         const char *pointer, *what;
     } LISTS[] = {
-        { "/batch_input", "batch_input" },
-        { "/batch_output", "batch_output" },
         { "/sequence_batching/state", "sequence_batching.state" },
         { "/sequence_batching/control_input", "sequence_batching.control_input" },
         { "/optimization/execution_accelerators/cpu_execution_accelerator",

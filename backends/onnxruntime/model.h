@@ -16,11 +16,12 @@ struct port {
     const char *name;
     TRITONSERVER_DataType datatype;
     ONNXTensorElementDataType element;
-    uint32_t element_bytes;     /* 0 for BYTES */
-    const int64_t *config_dims; /* without the batch dimension; -1 = any size */
-    uint32_t config_dims_count;
+    uint32_t element_bytes; /* 0 for BYTES */
+    const struct kit_tensor_config *config;
     bool optional; /* input that a request may leave out */
     bool scalar;   /* input of rank 0 in the model, of one element in the configuration */
+    bool ragged;   /* input that the model takes as one flat tensor for the whole batch */
+    const struct kit_batch_output *scatter; /* output that is flat in the same way; else NULL */
     /* Output whose shape is known before a run: out_dims, in which the batch
      * dimension, if there is one, is still to be filled in at [0]. */
     bool fixed;
