@@ -101,6 +101,7 @@ TRITONSERVER_Error *instance_create(const struct model *model, TRITONBACKEND_Mod
 {
     size_t inputs = engine_input_count(model) + 1, outputs = model->config.output_count + 1;
     struct instance *in = calloc(1, sizeof *in);
+    TRITONSERVER_Error *err;
 
     if (!in)
         return kit_error_memory(sizeof *in, "an instance");
@@ -119,6 +120,11 @@ TRITONSERVER_Error *instance_create(const struct model *model, TRITONBACKEND_Mod
         instance_destroy(in);
         return kit_error_memory((inputs + outputs) * sizeof(void *), "an instance");
     }
+    err = session_take(model->sessions, &in->session);
+    if (err) {
+        instance_destroy(in);
+        return kit_error_wrap(err, "model '%s'", model->config.name);
+    }
     *ret_instance = in;
     return NULL;
 }
@@ -127,6 +133,7 @@ void instance_destroy(struct instance *in)
 {
     if (!in)
         return;
+    session_release(in->model->sessions, in->session);
     for (uint32_t i = 0; in->input_scratch && i < engine_input_count(in->model); i++)
         free(in->input_scratch[i].data);
     free(in->string_bytes.data);
@@ -330,7 +337,7 @@ static TRITONSERVER_Error *compute(struct run *run)
     run->times.compute_start_ns = kit_now_ns();
     if (run->output_count) /* nothing asked for is nothing to do */
         status =
-            in->model->engine->api.Run(in->model->session, in->model->run_options, in->input_names,
+            in->model->engine->api.Run(in->session, in->model->run_options, in->input_names,
                                        (const OrtValue *const *)in->input_values, run->input_count,
                                        in->output_names, run->output_count, in->output_values);
     run->times.compute_end_ns = kit_now_ns();

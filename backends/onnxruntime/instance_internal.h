@@ -42,6 +42,7 @@ struct result {
 struct instance {
     const struct model *model;
     TRITONBACKEND_ModelInstance *handle;
+    OrtSession *session;
 
     /* one for each request of the largest batch so far */
     uint32_t item_capacity;

@@ -1,7 +1,6 @@
-/* model.h - one version of an ONNX model: its session and how tensors map to it.
+/* model.h - one version of an ONNX model: its sessions and how tensors map to it.
  *
- * All instances of the version share the session: the engine runs it on several
- * threads at once. The configuration is completed from the model where the server
+ * Instances take their sessions from the version (session.h). The configuration is completed from the model where the server
  * allows it, then checked against the model.
  *
  * Threads: constant after model_open(), so any.
@@ -9,6 +8,7 @@
 #ifndef MODEL_H
 #define MODEL_H
 
+#include "onnxruntime/session.h"
 #include "onnxruntime/signature.h"
 
 /* One input or output, as configuration and model agree on it. */
@@ -33,7 +33,7 @@ struct model {
     const struct engine *engine;
     struct kit_config config;
     struct signature signature;
-    OrtSession *session;
+    struct sessions *sessions;
     OrtRunOptions *run_options;
     bool batching;        /* shapes begin with a batch dimension */
     struct port *inputs;  /* config.input_count */

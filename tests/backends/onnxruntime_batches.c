@@ -8,10 +8,15 @@
  */
 #include "mini_host.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
+
+#include "onnxruntime/model.h"
 
 #define CHECK(condition)                                                              \
     do {                                                                              \
@@ -420,6 +425,113 @@ static void test_failing_load(void)
     test_shapes();
 }
 
+/* ---- Which instances share a session ---- */
+
+static int sessions_alive, sessions_made;
+
+static TRITONSERVER_Error *make_session(const struct model *model, OrtSession **ret_handle)
+{
+    (void)model;
+    sessions_alive++;
+    sessions_made++;
+    *ret_handle = malloc(1);
+    return NULL;
+}
+
+static void end_session(OrtSession *handle)
+{
+    sessions_alive--;
+    free(handle);
+}
+
+/* A thread that takes a session, bound to a processor (-1 = not bound) and at a priority. */
+struct taker {
+    struct sessions *sessions;
+    int processor, nice;
+    OrtSession *handle;
+};
+
+static void *take(void *argument)
+{
+    struct taker *taker = argument;
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    if (taker->processor >= 0) {
+        CPU_SET((unsigned)taker->processor, &set);
+        CHECK(sched_setaffinity(0, sizeof set, &set) == 0);
+    }
+    CHECK(taker->nice == 0 || setpriority(PRIO_PROCESS, 0, taker->nice) == 0);
+    CHECK(!session_take(taker->sessions, &taker->handle));
+    return NULL;
+}
+
+static OrtSession *take_on(struct sessions *sessions, int processor, int nice)
+{
+    struct taker taker = { sessions, processor, nice, NULL };
+    pthread_t thread;
+
+    CHECK(pthread_create(&thread, NULL, take, &taker) == 0 && pthread_join(thread, NULL) == 0);
+    return taker.handle;
+}
+
+static int first_processor(void)
+{
+    cpu_set_t set;
+    int i = 0;
+
+    CHECK(sched_getaffinity(0, sizeof set, &set) == 0);
+    while (!CPU_ISSET((unsigned)i, &set))
+        i++;
+    return i;
+}
+
+/* One session for all that run alike, one for each that has threads or other processors. */
+static void test_sessions(void)
+{
+    struct engine engine = { .api.ReleaseSession = end_session };
+    struct model model = { .engine = &engine };
+    const int processor = first_processor();
+    struct sessions *sessions;
+    OrtSession *first, *a, *b, *c;
+    cpu_set_t all;
+    bool can_bind = !sched_getaffinity(0, sizeof all, &all) && CPU_COUNT(&all) > 1;
+
+    CHECK(!sessions_create(&model, make_session, false, &sessions));
+    CHECK(!sessions_first(sessions, &first));
+    a = take_on(sessions, -1, 0);
+    b = take_on(sessions, -1, 5); /* it has no thread that could be of the wrong priority */
+    CHECK(a == first && b == first && sessions_made == 1);
+    if (can_bind) {
+        c = take_on(sessions, processor, 0);
+        CHECK(c != first && take_on(sessions, processor, 0) == c && sessions_alive == 2);
+        session_release(sessions, c);
+        session_release(sessions, c);
+        CHECK(sessions_alive == 1);
+    }
+    session_release(sessions, a);
+    session_release(sessions, b);
+    CHECK(sessions_alive == 1 && take_on(sessions, -1, 0) == first); /* kept for the next */
+    session_release(sessions, first);
+    sessions_destroy(sessions);
+    CHECK(sessions_alive == 0);
+
+    sessions_made = 0;
+    CHECK(!sessions_create(&model, make_session, true, &sessions));
+    CHECK(!sessions_first(sessions, &first));
+    a = take_on(sessions, -1, 0);
+    b = take_on(sessions, -1, 0);
+    CHECK(a == first && b != first && sessions_made == 2);
+    session_release(sessions, a);
+    CHECK(sessions_alive == 1);
+    session_release(sessions, b);
+    c = take_on(sessions, -1, 5); /* the threads of the idle one have another priority */
+    CHECK(sessions_made == 3 && sessions_alive == 1);
+    session_release(sessions, c);
+    sessions_destroy(sessions);
+    CHECK(sessions_alive == 0);
+}
+
 static uint64_t cpu_ns(void)
 {
     struct timespec now;
@@ -471,6 +583,7 @@ int main(int argc, char **argv)
     test_batch_output_of_another_size();
     test_derived();
     test_failing_load();
+    test_sessions();
     puts("ok");
     return 0;
 }
