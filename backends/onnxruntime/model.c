@@ -74,10 +74,28 @@ static TRITONSERVER_Error *set_optimization(const struct model *model, OrtSessio
                         model->engine->api.SetSessionGraphOptimizationLevel(options, ours));
 }
 
+/* Whether inputs may come in more shapes than there are sizes of a batch. */
+static bool has_free_shapes(const struct kit_config *config)
+{
+    for (uint32_t i = 0; i < config->input_count; i++) {
+        const struct kit_tensor_config *input = &config->inputs[i];
+
+        if (input->ragged)
+            return true;
+        for (uint32_t k = 0; k < input->dims_count; k++) {
+            if (input->dims[k] == -1)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* The engine plans its memory anew for each shape of the inputs, and keeps every plan
+ * for good: that pays for a few shapes, and is a leak for any number of them. */
 static TRITONSERVER_Error *set_memory(const struct model *model, OrtSessionOptions *options)
 {
     const struct ort_api *api = &model->engine->api;
-    int64_t arena = 1, pattern = 1;
+    int64_t arena = 1, pattern = !has_free_shapes(&model->config);
     OrtStatus *status = NULL;
     TRITONSERVER_Error *err;
 
