@@ -116,6 +116,127 @@ static TRITONSERVER_Error *read_tensors(yyjson_val *list, struct kit_tensor_conf
     return NULL;
 }
 
+/* ---- Batch inputs and outputs ---- */
+
+static const char *const KIND_NAMES[] = {
+    [KIT_ELEMENT_COUNT] = "BATCH_ELEMENT_COUNT",
+    [KIT_ACCUMULATED_ELEMENT_COUNT] = "BATCH_ACCUMULATED_ELEMENT_COUNT",
+    [KIT_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO] = "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO",
+    [KIT_MAX_ELEMENT_COUNT_AS_SHAPE] = "BATCH_MAX_ELEMENT_COUNT_AS_SHAPE",
+    [KIT_ITEM_SHAPE] = "BATCH_ITEM_SHAPE",
+    [KIT_ITEM_SHAPE_FLATTEN] = "BATCH_ITEM_SHAPE_FLATTEN",
+};
+
+static TRITONSERVER_Error *find_tensor(const struct kit_tensor_config *tensors, uint32_t count,
+                                       const char *what, const char *name, uint32_t *ret_index)
+{
+    for (uint32_t i = 0; name && i < count; i++) {
+        if (strcmp(tensors[i].name, name) == 0) {
+            *ret_index = i;
+            return NULL;
+        }
+    }
+    return kit_error(TRITONSERVER_ERROR_INVALID_ARG, "%s '%s' is not in the configuration", what,
+                     name ? name : "");
+}
+
+static TRITONSERVER_Error *find_source(const struct kit_config *config, yyjson_val *entry,
+                                       uint32_t *ret_source)
+{
+    yyjson_val *names = yyjson_obj_get(entry, "source_input");
+
+    if (yyjson_arr_size(names) != 1)
+        return kit_error(TRITONSERVER_ERROR_INVALID_ARG,
+                         "there are %zu of source_input, expected one", yyjson_arr_size(names));
+    return find_tensor(config->inputs, config->input_count, "the source",
+                       yyjson_get_str(yyjson_arr_get_first(names)), ret_source);
+}
+
+static TRITONSERVER_Error *read_batch_input(const struct kit_config *config, yyjson_val *entry,
+                                            struct kit_batch_input *ret_input)
+{
+    const char *kind = yyjson_get_str(yyjson_obj_get(entry, "kind"));
+    struct kit_batch_input input = { 0 };
+    size_t k = 0;
+
+    while (k < sizeof KIND_NAMES / sizeof *KIND_NAMES &&
+           (!kind || strcmp(KIND_NAMES[k], kind) != 0))
+        k++;
+    if (k == sizeof KIND_NAMES / sizeof *KIND_NAMES)
+        return kit_error(TRITONSERVER_ERROR_INVALID_ARG, "unknown kind '%s'", kind ? kind : "");
+    input.kind = (enum kit_batch_input_kind)k;
+
+    input.datatype = parse_datatype(yyjson_get_str(yyjson_obj_get(entry, "data_type")));
+    if (input.datatype != TRITONSERVER_TYPE_INT32 && input.datatype != TRITONSERVER_TYPE_FP32)
+        return kit_error(TRITONSERVER_ERROR_INVALID_ARG,
+                         "data_type is %s, expected TYPE_INT32 or TYPE_FP32",
+                         TRITONSERVER_DataTypeString(input.datatype));
+    *ret_input = input;
+    return find_source(config, entry, &ret_input->source);
+}
+
+static size_t count_targets(yyjson_val *list)
+{
+    size_t count = 0, i, max;
+    yyjson_val *entry;
+
+    yyjson_arr_foreach(list, i, max, entry) count +=
+        yyjson_arr_size(yyjson_obj_get(entry, "target_name"));
+    return count;
+}
+
+static TRITONSERVER_Error *read_batch_inputs(struct kit_config *config)
+{
+    yyjson_val *list = kit_config_at(config, "/batch_input"), *entry, *target;
+    size_t i, max, k, target_max;
+
+    config->batch_inputs = calloc(count_targets(list) + 1, sizeof *config->batch_inputs);
+    if (!config->batch_inputs)
+        return kit_error_memory(0, "batch inputs");
+    yyjson_arr_foreach(list, i, max, entry)
+    {
+        struct kit_batch_input input;
+        TRITONSERVER_Error *err = read_batch_input(config, entry, &input);
+
+        if (err)
+            return kit_error_wrap(err, "model '%s': batch_input[%zu]", config->name, i);
+        yyjson_arr_foreach(yyjson_obj_get(entry, "target_name"), k, target_max, target)
+        {
+            input.target = yyjson_get_str(target);
+            config->batch_inputs[config->batch_input_count++] = input;
+        }
+    }
+    return NULL;
+}
+
+static TRITONSERVER_Error *read_batch_outputs(struct kit_config *config)
+{
+    yyjson_val *list = kit_config_at(config, "/batch_output"), *entry, *target;
+    size_t i, max, k, target_max;
+
+    config->batch_outputs = calloc(count_targets(list) + 1, sizeof *config->batch_outputs);
+    if (!config->batch_outputs)
+        return kit_error_memory(0, "batch outputs");
+    yyjson_arr_foreach(list, i, max, entry)
+    {
+        struct kit_batch_output output = { 0 };
+        TRITONSERVER_Error *err = find_source(config, entry, &output.source);
+
+        yyjson_arr_foreach(yyjson_obj_get(entry, "target_name"), k, target_max, target)
+        {
+            if (!err)
+                err = find_tensor(config->outputs, config->output_count, "the target",
+                                  yyjson_get_str(target), &output.target);
+            config->batch_outputs[config->batch_output_count++] = output;
+        }
+        if (err)
+            return kit_error_wrap(err, "model '%s': batch_output[%zu]", config->name, i);
+    }
+    return NULL;
+}
+
+/* ---- Documents ---- */
+
 /* Parses the text of message, which stays with the caller. */
 static TRITONSERVER_Error *parse_message(TRITONSERVER_Message *message, const char *what,
                                          yyjson_doc **ret_doc)
@@ -174,6 +295,10 @@ TRITONSERVER_Error *kit_config_load(TRITONBACKEND_Model *model, struct kit_confi
     if (!err)
         err =
             read_tensors(kit_config_at(config, "/output"), &config->outputs, &config->output_count);
+    if (!err)
+        err = read_batch_inputs(config);
+    if (!err)
+        err = read_batch_outputs(config);
     if (err)
         kit_config_fini(config);
     return err;
@@ -190,6 +315,8 @@ void kit_config_fini(struct kit_config *config)
 {
     free_tensors(config->inputs, config->input_count);
     free_tensors(config->outputs, config->output_count);
+    free(config->batch_inputs);
+    free(config->batch_outputs);
     yyjson_doc_free(config->doc);
     *config = (struct kit_config){ 0 };
 }

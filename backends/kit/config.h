@@ -28,6 +28,30 @@ struct kit_tensor_config {
     bool ragged;   /* inputs only: allow_ragged_batch */
 };
 
+/* What a batch input says about its source, see kit/ragged.h. */
+enum kit_batch_input_kind {
+    KIT_ELEMENT_COUNT,
+    KIT_ACCUMULATED_ELEMENT_COUNT,
+    KIT_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO,
+    KIT_MAX_ELEMENT_COUNT_AS_SHAPE,
+    KIT_ITEM_SHAPE,
+    KIT_ITEM_SHAPE_FLATTEN
+};
+
+/* A tensor that the backend makes for the model, about one input of all requests of a batch. */
+struct kit_batch_input {
+    enum kit_batch_input_kind kind;
+    TRITONSERVER_DataType datatype; /* INT32 or FP32 */
+    const char *target;             /* the model's input */
+    uint32_t source;                /* index in kit_config.inputs */
+};
+
+/* An output that is one array for the whole batch, to be cut by the shapes of an input. */
+struct kit_batch_output {
+    uint32_t target; /* index in kit_config.outputs */
+    uint32_t source; /* index in kit_config.inputs */
+};
+
 struct kit_config {
     yyjson_doc *doc;
 
@@ -41,6 +65,11 @@ struct kit_config {
     uint32_t input_count;
     struct kit_tensor_config *outputs;
     uint32_t output_count;
+    /* One entry for each target; a configuration's entry may have several. */
+    struct kit_batch_input *batch_inputs;
+    uint32_t batch_input_count;
+    struct kit_batch_output *batch_outputs;
+    uint32_t batch_output_count;
 };
 
 /* Fails when the server's interface lacks what a backend needs: another major

@@ -71,14 +71,18 @@ static bool is_offered(const struct signature_tensor *tensor, bool is_input)
 struct side {
     const char *key;
     bool is_input;
+    const struct kit_config *config;
     const struct kit_tensor_config *given;
     uint32_t given_count;
     const struct signature_tensor *tensors;
     size_t count;
 };
 
+/* Nothing is to be added for name: it is listed, or an input that the backend makes. */
 static bool is_given(const struct side *side, const char *name)
 {
+    if (side->is_input)
+        return config_has_input(side->config, name);
     for (uint32_t i = 0; i < side->given_count; i++) {
         if (strcmp(side->given[i].name, name) == 0)
             return true;
@@ -123,6 +127,18 @@ static bool lacks_something(const struct side *side)
     return false;
 }
 
+/* Whether the model's shape is that of a whole ragged batch, so it says nothing about a request. */
+static bool is_flat(const struct side *side, size_t i)
+{
+    if (side->is_input)
+        return side->given[i].ragged;
+    for (uint32_t k = 0; k < side->config->batch_output_count; k++) {
+        if (side->config->batch_outputs[k].target == i)
+            return true;
+    }
+    return false;
+}
+
 static bool complete_given(yyjson_mut_doc *doc, yyjson_mut_val *list, const struct side *side,
                            bool batching)
 {
@@ -139,7 +155,8 @@ static bool complete_given(yyjson_mut_doc *doc, yyjson_mut_val *list, const stru
         if (side->given[i].datatype == TRITONSERVER_TYPE_INVALID &&
             !set_datatype(doc, object, tensor))
             return false;
-        if (!side->given[i].has_dims && !set_dims(doc, object, tensor, batching))
+        if (!side->given[i].has_dims && !is_flat(side, i) &&
+            !set_dims(doc, object, tensor, batching))
             return false;
     }
     return true;
@@ -222,10 +239,11 @@ static TRITONSERVER_Error *hand_over(TRITONBACKEND_Model *handle, yyjson_mut_doc
 TRITONSERVER_Error *config_complete(const struct engine *engine, TRITONBACKEND_Model *handle,
                                     const struct signature *s, struct kit_config *config)
 {
-    const struct side in = { "input",   true,          config->inputs, config->input_count,
+    const struct side in = { "input",   true,          config, config->inputs, config->input_count,
                              s->inputs, s->input_count };
-    const struct side out = { "output",   false,          config->outputs, config->output_count,
-                              s->outputs, s->output_count };
+    const struct side out = {
+        "output", false, config, config->outputs, config->output_count, s->outputs, s->output_count
+    };
     int64_t batch_size_max = config->batch_size_max;
     yyjson_mut_doc *doc;
     bool wanted, ok = true, derives_batch;

@@ -8,31 +8,44 @@
 
 /* ---- Session options ---- */
 
+struct thread_counts {
+    int64_t intra, inter; /* 0 = as many as the engine likes */
+    int64_t parallel;     /* operators side by side: inter counts */
+};
+
+static TRITONSERVER_Error *read_thread_counts(const struct kit_config *config,
+                                              struct thread_counts *ret_counts)
+{
+    TRITONSERVER_Error *err;
+
+    *ret_counts = (struct thread_counts){ 1, 1, 0 };
+    err = kit_config_parameter_int(config, "intra_op_thread_count", 0, 4096, &ret_counts->intra);
+    if (!err)
+        err =
+            kit_config_parameter_int(config, "inter_op_thread_count", 0, 4096, &ret_counts->inter);
+    if (!err)
+        err = kit_config_parameter_int(config, "execution_mode", 0, 1, &ret_counts->parallel);
+    return err;
+}
+
 static TRITONSERVER_Error *set_threads(const struct model *model, OrtSessionOptions *options)
 {
     const struct ort_api *api = &model->engine->api;
-    int64_t intra_count = 1, inter_count = 1, mode = 0;
+    struct thread_counts counts;
     OrtStatus *status = NULL;
-    TRITONSERVER_Error *err;
+    TRITONSERVER_Error *err = read_thread_counts(&model->config, &counts);
 
-    err = kit_config_parameter_int(&model->config, "intra_op_thread_count", 0, 4096, &intra_count);
-    if (!err)
-        err = kit_config_parameter_int(&model->config, "inter_op_thread_count", 0, 4096,
-                                       &inter_count);
-    if (!err)
-        err = kit_config_parameter_int(&model->config, "execution_mode", 0, 1, &mode);
     if (err)
         return err;
-
-    status = api->SetSessionExecutionMode(options, mode ? ORT_PARALLEL : ORT_SEQUENTIAL);
+    status = api->SetSessionExecutionMode(options, counts.parallel ? ORT_PARALLEL : ORT_SEQUENTIAL);
     if (status)
         return engine_error(model->engine, status);
     if (model->engine->global_threads)
         return engine_error(model->engine, api->DisablePerSessionThreads(options));
 
-    status = api->SetIntraOpNumThreads(options, (int)intra_count);
+    status = api->SetIntraOpNumThreads(options, (int)counts.intra);
     if (!status)
-        status = api->SetInterOpNumThreads(options, (int)inter_count);
+        status = api->SetInterOpNumThreads(options, (int)counts.inter);
     /* Threads that spin between runs take the time of other models' instances. */
     if (!status)
         status = api->AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0");
@@ -61,10 +74,28 @@ static TRITONSERVER_Error *set_optimization(const struct model *model, OrtSessio
                         model->engine->api.SetSessionGraphOptimizationLevel(options, ours));
 }
 
+/* Whether inputs may come in more shapes than there are sizes of a batch. */
+static bool has_free_shapes(const struct kit_config *config)
+{
+    for (uint32_t i = 0; i < config->input_count; i++) {
+        const struct kit_tensor_config *input = &config->inputs[i];
+
+        if (input->ragged)
+            return true;
+        for (uint32_t k = 0; k < input->dims_count; k++) {
+            if (input->dims[k] == -1)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* The engine plans its memory anew for each shape of the inputs, and keeps every plan
+ * for good: that pays for a few shapes, and is a leak for any number of them. */
 static TRITONSERVER_Error *set_memory(const struct model *model, OrtSessionOptions *options)
 {
     const struct ort_api *api = &model->engine->api;
-    int64_t arena = 1, pattern = 1;
+    int64_t arena = 1, pattern = !has_free_shapes(&model->config);
     OrtStatus *status = NULL;
     TRITONSERVER_Error *err;
 
@@ -178,7 +209,19 @@ static TRITONSERVER_Error *model_path(const struct kit_config *config, char path
     return NULL;
 }
 
-static TRITONSERVER_Error *create_session(struct model *model)
+/* Whether a session has threads besides the one that calls it. */
+static TRITONSERVER_Error *find_own_threads(const struct model *model, bool *ret_own)
+{
+    struct thread_counts counts;
+    TRITONSERVER_Error *err = read_thread_counts(&model->config, &counts);
+
+    if (!err)
+        *ret_own = !model->engine->global_threads &&
+                   (counts.intra != 1 || (counts.parallel && counts.inter != 1));
+    return err;
+}
+
+static TRITONSERVER_Error *create_session(const struct model *model, OrtSession **ret_handle)
 {
     const struct ort_api *api = &model->engine->api;
     OrtSessionOptions *options = NULL;
@@ -192,7 +235,7 @@ static TRITONSERVER_Error *create_session(struct model *model)
         err = set_options(model, options);
     if (!err)
         err = engine_error(model->engine,
-                           api->CreateSession(model->engine->env, path, options, &model->session));
+                           api->CreateSession(model->engine->env, path, options, ret_handle));
     if (options)
         api->ReleaseSessionOptions(options);
     return err;
@@ -215,16 +258,17 @@ static void fill_port(const struct kit_tensor_config *tensor, struct port *port)
     port->datatype = tensor->datatype;
     port->element = element_from_datatype(tensor->datatype);
     port->element_bytes = TRITONSERVER_DataTypeByteSize(tensor->datatype);
-    port->config_dims = tensor->dims;
-    port->config_dims_count = tensor->dims_count;
+    port->config = tensor;
     port->optional = tensor->optional;
+    port->ragged = tensor->ragged;
 }
 
 /* Works out whether an output's shape is known before a run, and what it is. */
 static TRITONSERVER_Error *fix_output(const struct signature_tensor *tensor, bool batching,
                                       struct port *port)
 {
-    if (tensor->rank == 0) /* unknown, or a scalar, which is no work to copy */
+    /* Unknown; or a scalar, which is no work to copy; or of no fixed shape. */
+    if (tensor->rank == 0 || port->scatter)
         return NULL;
     port->out_dims = calloc(tensor->rank, sizeof *port->out_dims);
     if (!port->out_dims)
@@ -235,7 +279,7 @@ static TRITONSERVER_Error *fix_output(const struct signature_tensor *tensor, boo
         int64_t dim = tensor->dims[i];
 
         if (dim == -1)
-            dim = port->config_dims[i - batching];
+            dim = port->config->dims[i - batching];
         if (dim == -1)
             port->fixed = false;
         port->out_dims[i] = dim;
@@ -273,6 +317,10 @@ static TRITONSERVER_Error *create_ports(struct model *model)
         TRITONSERVER_Error *err;
 
         fill_port(&config->outputs[i], &model->outputs[i]);
+        for (uint32_t k = 0; k < config->batch_output_count; k++) {
+            if (config->batch_outputs[k].target == i)
+                model->outputs[i].scatter = &config->batch_outputs[k];
+        }
         err = fix_output(tensor, model->batching, &model->outputs[i]);
         if (err)
             return err;
@@ -287,8 +335,6 @@ static TRITONSERVER_Error *check_features(const struct kit_config *config)
     static const struct {
         const char *pointer, *what;
     } LISTS[] = {
-        { "/batch_input", "batch_input" },
-        { "/batch_output", "batch_output" },
         { "/sequence_batching/state", "sequence_batching.state" },
         { "/sequence_batching/control_input", "sequence_batching.control_input" },
         { "/optimization/execution_accelerators/cpu_execution_accelerator",
@@ -307,6 +353,8 @@ TRITONSERVER_Error *model_open(const struct engine *engine, TRITONBACKEND_Model 
                                struct model **ret_model)
 {
     struct model *model = calloc(1, sizeof *model);
+    OrtSession *session = NULL;
+    bool own_threads = false;
     TRITONSERVER_Error *err;
 
     if (!model)
@@ -320,11 +368,15 @@ TRITONSERVER_Error *model_open(const struct engine *engine, TRITONBACKEND_Model 
 
     err = check_features(&model->config);
     if (!err)
-        err = create_session(model);
+        err = find_own_threads(model, &own_threads);
+    if (!err)
+        err = sessions_create(model, create_session, own_threads, &model->sessions);
+    if (!err)
+        err = sessions_first(model->sessions, &session);
     if (!err)
         err = create_run_options(model);
     if (!err)
-        err = signature_read(engine, model->session, &model->signature);
+        err = signature_read(engine, session, &model->signature);
     if (!err)
         err = config_complete(engine, handle, &model->signature, &model->config);
     if (!err)
@@ -352,8 +404,7 @@ void model_close(struct model *model)
     free(model->outputs);
     if (model->run_options)
         model->engine->api.ReleaseRunOptions(model->run_options);
-    if (model->session)
-        model->engine->api.ReleaseSession(model->session);
+    sessions_destroy(model->sessions);
     signature_fini(&model->signature);
     kit_config_fini(&model->config);
     free(model);

@@ -1,7 +1,6 @@
-/* model.h - one version of an ONNX model: its session and how tensors map to it.
+/* model.h - one version of an ONNX model: its sessions and how tensors map to it.
  *
- * All instances of the version share the session: the engine runs it on several
- * threads at once. The configuration is completed from the model where the server
+ * Instances take their sessions from the version (session.h). The configuration is completed from the model where the server
  * allows it, then checked against the model.
  *
  * Threads: constant after model_open(), so any.
@@ -9,6 +8,7 @@
 #ifndef MODEL_H
 #define MODEL_H
 
+#include "onnxruntime/session.h"
 #include "onnxruntime/signature.h"
 
 /* One input or output, as configuration and model agree on it. */
@@ -16,11 +16,12 @@ struct port {
     const char *name;
     TRITONSERVER_DataType datatype;
     ONNXTensorElementDataType element;
-    uint32_t element_bytes;     /* 0 for BYTES */
-    const int64_t *config_dims; /* without the batch dimension; -1 = any size */
-    uint32_t config_dims_count;
+    uint32_t element_bytes; /* 0 for BYTES */
+    const struct kit_tensor_config *config;
     bool optional; /* input that a request may leave out */
     bool scalar;   /* input of rank 0 in the model, of one element in the configuration */
+    bool ragged;   /* input that the model takes as one flat tensor for the whole batch */
+    const struct kit_batch_output *scatter; /* output that is flat in the same way; else NULL */
     /* Output whose shape is known before a run: out_dims, in which the batch
      * dimension, if there is one, is still to be filled in at [0]. */
     bool fixed;
@@ -32,7 +33,7 @@ struct model {
     const struct engine *engine;
     struct kit_config config;
     struct signature signature;
-    OrtSession *session;
+    struct sessions *sessions;
     OrtRunOptions *run_options;
     bool batching;        /* shapes begin with a batch dimension */
     struct port *inputs;  /* config.input_count */

@@ -3,8 +3,9 @@
  * engine.c      the library and its environment, one in the process
  * signature.c   what a model says about its tensors
  * complete.c    configurations made from that
- * model.c       one version of a model: its session
- * instance.c    executing batches
+ * model.c       one version of a model
+ * session.c     which of its instances share a session
+ * instance.c    executing batches, with inputs.c and outputs.c
  */
 #include "onnxruntime/instance.h"
 

@@ -185,8 +185,10 @@ static bool lacks_batch_size(const struct signature_tensor *model, uint32_t dims
     return !batching && model->rank == dims_count + 1 && model->dims[0] == -1;
 }
 
+/* flat: the model has one dimension for the whole batch, whatever shape clients see. */
 static void check_tensor(const char *kind, const struct kit_tensor_config *tensor,
-                         const struct signature_tensor *model, bool batching, struct findings *f)
+                         const struct signature_tensor *model, bool batching, bool flat,
+                         struct findings *f)
 {
     char found[KIT_SHAPE_TEXT_BYTES], expected[KIT_SHAPE_TEXT_BYTES];
     ONNXTensorElementDataType element = element_from_datatype(tensor->datatype);
@@ -208,6 +210,8 @@ static void check_tensor(const char *kind, const struct kit_tensor_config *tenso
         return;
     }
 
+    if (flat)
+        return;
     dims[0] = -1;
     memcpy(dims + batching, tensor->dims, tensor->dims_count * sizeof *dims);
     if (!shapes_agree(model, dims, dims_count, batching))
@@ -233,30 +237,135 @@ static const char *name_list(const struct signature_tensor *tensors, size_t coun
     return text;
 }
 
-static void check_tensors(const char *kind, const struct kit_tensor_config *tensors, uint32_t count,
-                          const struct signature_tensor *model, size_t model_count, bool batching,
-                          struct findings *f)
+static void add_unknown(const char *kind, const char *name, const struct signature_tensor *model,
+                        size_t model_count, struct findings *f)
 {
     char names[512];
 
-    for (uint32_t i = 0; i < count; i++) {
-        const struct signature_tensor *found = signature_find(model, model_count, tensors[i].name);
+    add_finding(f, "%s '%s' is not in the model, which has %s", kind, name,
+                name_list(model, model_count, names, sizeof names));
+}
 
-        if (found)
-            check_tensor(kind, &tensors[i], found, batching, f);
-        else
-            add_finding(f, "%s '%s' is not in the model, which has %s", kind, tensors[i].name,
-                        name_list(model, model_count, names, sizeof names));
-        if (tensors[i].ragged)
-            add_finding(f, "%s '%s' has allow_ragged_batch, which this backend does not support",
-                        kind, tensors[i].name);
+static void check_ragged(const struct kit_tensor_config *input,
+                         const struct signature_tensor *model, struct findings *f)
+{
+    char text[KIT_SHAPE_TEXT_BYTES];
+
+    if (!input->ragged)
+        return;
+    if (model->rank != 1 || model->dims[0] != -1)
+        add_finding(
+            f, "input '%s' has allow_ragged_batch, for which the model's shape %s must be [-1]",
+            input->name, kit_shape_text(model->dims, model->rank, text));
+    if (input->optional)
+        add_finding(f, "input '%s' has allow_ragged_batch and cannot be optional", input->name);
+}
+
+static void check_inputs(const struct signature *s, const struct kit_config *config,
+                         struct findings *f)
+{
+    for (uint32_t i = 0; i < config->input_count; i++) {
+        const struct kit_tensor_config *input = &config->inputs[i];
+        const struct signature_tensor *model =
+            signature_find(s->inputs, s->input_count, input->name);
+
+        if (model) {
+            check_tensor("input", input, model, config->batch_size_max > 0, input->ragged, f);
+            check_ragged(input, model, f);
+        } else {
+            add_unknown("input", input->name, s->inputs, s->input_count, f);
+        }
     }
 }
 
-static bool config_has_input(const struct kit_config *config, const char *name)
+/* What an output that is cut by the shapes of an input needs, to be cut. */
+static void check_batch_output(const struct kit_config *config,
+                               const struct kit_batch_output *scatter, struct findings *f)
+{
+    const struct kit_tensor_config *output = &config->outputs[scatter->target];
+    const struct kit_tensor_config *source = &config->inputs[scatter->source];
+
+    if (output->datatype == TRITONSERVER_TYPE_BYTES)
+        add_finding(f, "output '%s' has a batch_output and cannot be of type BYTES", output->name);
+    if (source->optional)
+        add_finding(f, "input '%s' is the source of a batch_output and cannot be optional",
+                    source->name);
+    for (uint32_t i = source->dims_count; i < output->dims_count; i++) {
+        if (output->dims[i] == -1)
+            add_finding(f,
+                        "output '%s' would take the size of its dims entry %" PRIu32
+                        " from input '%s', which has %" PRIu32 " dims",
+                        output->name, i, source->name, source->dims_count);
+    }
+}
+
+static const struct kit_batch_output *find_batch_output(const struct kit_config *config,
+                                                        uint32_t output)
+{
+    for (uint32_t i = 0; i < config->batch_output_count; i++) {
+        if (config->batch_outputs[i].target == output)
+            return &config->batch_outputs[i];
+    }
+    return NULL;
+}
+
+static void check_outputs(const struct signature *s, const struct kit_config *config,
+                          struct findings *f)
+{
+    for (uint32_t i = 0; i < config->output_count; i++) {
+        const struct kit_tensor_config *output = &config->outputs[i];
+        const struct kit_batch_output *scatter = find_batch_output(config, i);
+        const struct signature_tensor *model =
+            signature_find(s->outputs, s->output_count, output->name);
+
+        if (model)
+            check_tensor("output", output, model, config->batch_size_max > 0, scatter, f);
+        else
+            add_unknown("output", output->name, s->outputs, s->output_count, f);
+        if (scatter)
+            check_batch_output(config, scatter, f);
+    }
+}
+
+/* The tensor that the backend makes is one that the model takes. */
+static void check_batch_inputs(const struct signature *s, const struct kit_config *config,
+                               struct findings *f)
+{
+    for (uint32_t i = 0; i < config->batch_input_count; i++) {
+        const struct kit_batch_input *input = &config->batch_inputs[i];
+        const struct kit_tensor_config *source = &config->inputs[input->source];
+        const struct signature_tensor *model =
+            signature_find(s->inputs, s->input_count, input->target);
+        const int64_t shape[] = { -1, source->dims_count };
+        const uint32_t rank = input->kind == KIT_ITEM_SHAPE ? 2 : 1;
+        char found[KIT_SHAPE_TEXT_BYTES], expected[KIT_SHAPE_TEXT_BYTES];
+
+        if (source->optional)
+            add_finding(f, "input '%s' is the source of a batch_input and cannot be optional",
+                        source->name);
+        if (!model) {
+            add_unknown("batch_input", input->target, s->inputs, s->input_count, f);
+            continue;
+        }
+        if (element_from_datatype(input->datatype) != model->element)
+            add_finding(f, "batch_input '%s' has type %s, the model has %s", input->target,
+                        TRITONSERVER_DataTypeString(input->datatype),
+                        TRITONSERVER_DataTypeString(datatype_from_element(model->element)));
+        if (!shapes_agree(model, shape, rank, true))
+            add_finding(f, "batch_input '%s' has shape %s, the model has %s", input->target,
+                        kit_shape_text(shape, rank, found),
+                        kit_shape_text(model->dims, model->rank, expected));
+    }
+}
+
+bool config_has_input(const struct kit_config *config, const char *name)
 {
     for (uint32_t i = 0; i < config->input_count; i++) {
         if (strcmp(config->inputs[i].name, name) == 0)
+            return true;
+    }
+    for (uint32_t i = 0; i < config->batch_input_count; i++) {
+        if (strcmp(config->batch_inputs[i].target, name) == 0)
             return true;
     }
     return false;
@@ -264,13 +373,11 @@ static bool config_has_input(const struct kit_config *config, const char *name)
 
 TRITONSERVER_Error *signature_check(const struct signature *s, const struct kit_config *config)
 {
-    bool batching = config->batch_size_max > 0;
     struct findings f = { .used = 0 };
 
-    check_tensors("input", config->inputs, config->input_count, s->inputs, s->input_count, batching,
-                  &f);
-    check_tensors("output", config->outputs, config->output_count, s->outputs, s->output_count,
-                  batching, &f);
+    check_inputs(s, config, &f);
+    check_batch_inputs(s, config, &f);
+    check_outputs(s, config, &f);
     for (size_t i = 0; i < s->input_count; i++) {
         if (s->inputs[i].required && !config_has_input(config, s->inputs[i].name))
             add_finding(&f, "input '%s' of the model is not in the configuration",

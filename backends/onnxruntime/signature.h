@@ -49,6 +49,9 @@ MUST_USE TRITONSERVER_Error *signature_check_complete(const struct signature *si
 /* Whether all tensors have a first dimension of any size: it may be a batch. */
 bool signature_has_batch_dim(const struct signature *signature);
 
+/* Whether requests bring the model's input called name, or the backend makes it. */
+bool config_has_input(const struct kit_config *config, const char *name);
+
 /* NULL when there is none of that name. */
 const struct signature_tensor *signature_find(const struct signature_tensor *tensors, size_t count,
                                               const char *name);

@@ -507,12 +507,54 @@ static void check_batching(struct checker *c)
 }
 
 /* Tensors made by or cut for the backend: their sources must exist. */
-static void check_source(struct checker *c, const char *field, const char *name)
+
+static bool is_input(const struct checker *c, const char *name)
 {
     for (size_t i = 0; i < c->m->n_input; i++)
         if (strcmp(c->m->input[i]->name, name) == 0)
-            return;
-    problem(c, field, "the source is not an input of the model (found '%s')", name);
+            return true;
+    return false;
+}
+
+static void check_source(struct checker *c, const char *field, const char *name)
+{
+    if (!is_input(c, name))
+        problem(c, field, "the source is not an input of the model (found '%s')", name);
+}
+
+struct names {
+    char *const *at;
+    size_t count;
+};
+
+static struct names batch_input_targets(const struct checker *c, size_t index)
+{
+    const Inference__BatchInput *in = c->m->batch_input[index];
+    return (struct names){ in->target_name, in->n_target_name };
+}
+
+static struct names batch_output_targets(const struct checker *c, size_t index)
+{
+    const Inference__BatchOutput *out = c->m->batch_output[index];
+    return (struct names){ out->target_name, out->n_target_name };
+}
+
+/* Each tensor is the target of one entry, once. */
+static void check_targets(struct checker *c, const char *field,
+                          struct names (*targets)(const struct checker *, size_t), size_t index)
+{
+    struct names own = targets(c, index);
+
+    if (own.count == 0)
+        problem(c, field, "expected at least one target_name (found 0)");
+    for (size_t i = 0; i < own.count; i++)
+        for (size_t e = 0; e <= index; e++) {
+            struct names others = targets(c, e);
+            for (size_t k = 0; k < (e == index ? i : others.count); k++)
+                if (strcmp(own.at[i], others.at[k]) == 0)
+                    problem(c, field, "a target can be named only once (found '%s' again)",
+                            own.at[i]);
+        }
 }
 
 static void check_batch_input(struct checker *c, size_t index)
@@ -526,8 +568,11 @@ static void check_batch_input(struct checker *c, size_t index)
         in->data_type != INFERENCE__DATA_TYPE__TYPE_FP32)
         problem(c, where.text, "data_type must be TYPE_INT32 or TYPE_FP32 (found %s)",
                 config_type_name((TRITONSERVER_DataType)in->data_type));
-    if (in->n_target_name != 1)
-        problem(c, where.text, "expected exactly one target_name (found %zu)", in->n_target_name);
+    check_targets(c, where.text, batch_input_targets, index);
+    for (size_t i = 0; i < in->n_target_name; i++)
+        if (is_input(c, in->target_name[i]))
+            problem(c, where.text, "the target is an input that requests bring (found '%s')",
+                    in->target_name[i]);
     if (in->n_source_input != 1)
         problem(c, where.text, "expected exactly one source_input (found %zu)", in->n_source_input);
     for (size_t i = 0; i < in->n_source_input; i++)
@@ -546,6 +591,7 @@ static void check_batch_output(struct checker *c, size_t index)
                 out->n_source_input);
     for (size_t i = 0; i < out->n_source_input; i++)
         check_source(c, where.text, out->source_input[i]);
+    check_targets(c, where.text, batch_output_targets, index);
     for (size_t i = 0; i < out->n_target_name; i++) {
         bool found = false;
         for (size_t k = 0; k < c->m->n_output; k++)

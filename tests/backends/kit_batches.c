@@ -1,6 +1,7 @@
 /* kit/batch with batches that no well-behaved server forms, in the backend of
  * docs/writing-a-backend.md. test_batches.py builds this with the sanitizers and
  * runs it. */
+#include "kit/ragged.h"
 #include "mini_host.h"
 
 #include <stdio.h>
@@ -161,12 +162,117 @@ static void test_unwanted(void)
     host_unload();
 }
 
+/* ---- Batch inputs and outputs ---- */
+
+static struct kit_input source(uint32_t dims_count, const int64_t *shape)
+{
+    return (struct kit_input){ .name = "X", .dims_count = dims_count, .shape = shape };
+}
+
+/* Takes error, which must hold words. */
+static void check_error(TRITONSERVER_Error *error, const char *words)
+{
+    CHECK(error);
+    if (!strstr(TRITONSERVER_ErrorMessage(error), words)) {
+        fprintf(stderr, "'%s' lacks '%s'\n", TRITONSERVER_ErrorMessage(error), words);
+        exit(1);
+    }
+    TRITONSERVER_ErrorDelete(error);
+}
+
+/* Each kind, about requests of the shapes [2,3,1], [1,2,2] and [1,0,5]. */
+static void test_batch_inputs(void)
+{
+    const int64_t a[] = { 2, 3, 1 }, b[] = { 1, 2, 2 }, c[] = { 1, 0, 5 };
+    const struct kit_input inputs[] = { source(3, a), source(3, b), source(3, c) };
+    const struct kit_input *const sources[] = { &inputs[0], &inputs[1], &inputs[2] };
+    static const struct {
+        enum kit_batch_input_kind kind;
+        uint32_t rank;
+        int64_t shape[2];
+        int32_t values[8];
+    } CASES[] = {
+        { KIT_ELEMENT_COUNT, 1, { 3 }, { 6, 4, 0 } },
+        { KIT_ACCUMULATED_ELEMENT_COUNT, 1, { 3 }, { 6, 10, 10 } },
+        { KIT_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO, 1, { 4 }, { 0, 6, 10, 10 } },
+        { KIT_MAX_ELEMENT_COUNT_AS_SHAPE, 1, { 6 }, { 0 } },
+        { KIT_ITEM_SHAPE, 2, { 4, 2 }, { 3, 1, 3, 1, 2, 2, 0, 5 } },
+        { KIT_ITEM_SHAPE_FLATTEN, 1, { 8 }, { 3, 1, 3, 1, 2, 2, 0, 5 } },
+    };
+
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct kit_batch_input input = { .kind = CASES[i].kind, .target = "T" };
+        const int64_t count = CASES[i].shape[0] * (CASES[i].rank == 2 ? CASES[i].shape[1] : 1);
+
+        for (int is_float = 0; is_float < 2; is_float++) {
+            /* Exactly as large as it must be: the sanitizer sees a write behind it. */
+            void *data = malloc((size_t)count * sizeof(int32_t));
+            int64_t shape[KIT_BATCH_INPUT_RANK_MAX];
+            uint32_t rank;
+
+            input.datatype = is_float ? TRITONSERVER_TYPE_FP32 : TRITONSERVER_TYPE_INT32;
+            CHECK(!kit_batch_input_shape(&input, sources, 3, shape, &rank));
+            CHECK(rank == CASES[i].rank && shape[0] == CASES[i].shape[0]);
+            CHECK(rank == 1 || shape[1] == CASES[i].shape[1]);
+            CHECK(!kit_batch_input_fill(&input, sources, 3, data));
+            for (int64_t k = 0; k < count; k++)
+                CHECK(is_float ? ((float *)data)[k] == (float)CASES[i].values[k]
+                               : ((int32_t *)data)[k] == CASES[i].values[k]);
+            free(data);
+        }
+    }
+}
+
+/* Numbers that no INT32 holds, and shapes that no well-behaved server brings together. */
+static void test_batch_inputs_that_cannot_be(void)
+{
+    const int64_t huge[] = { 1, 3000000000 }, odd[] = { 1, 2, 3 }, bad[] = { 1, -1 };
+    const struct kit_input inputs[] = { source(2, huge), source(3, odd), source(2, bad) };
+    const struct kit_input *sources[] = { &inputs[0], &inputs[1] };
+    struct kit_batch_input input = { .datatype = TRITONSERVER_TYPE_INT32, .target = "T" };
+    int32_t data[2];
+    float number;
+    int64_t shape[2];
+    uint32_t rank;
+
+    for (int kind = KIT_ELEMENT_COUNT; kind <= KIT_ITEM_SHAPE_FLATTEN; kind++) {
+        input.kind = (enum kit_batch_input_kind)kind;
+        if (kind != KIT_MAX_ELEMENT_COUNT_AS_SHAPE)
+            check_error(kit_batch_input_fill(&input, sources, 1, data), "does not fit INT32");
+    }
+    check_error(kit_batch_input_shape(&input, sources, 2, shape, &rank), "shape [1,2,3]");
+
+    input.kind = KIT_ELEMENT_COUNT;
+    input.datatype = TRITONSERVER_TYPE_FP32;
+    CHECK(!kit_batch_input_fill(&input, sources, 1, &number) && number == 3e9f);
+    sources[0] = &inputs[2];
+    check_error(kit_batch_input_fill(&input, sources, 1, &number), "shape [1,-1]");
+}
+
+/* -1 in an output's dims is the size that the source has in the same place. */
+static void test_batch_output_shape(void)
+{
+    const int64_t dims[] = { -1, 4, -1 }, shape[] = { 2, 7, 9, 3 };
+    const struct kit_tensor_config output = { .name = "Y", .dims = dims, .dims_count = 3 };
+    struct kit_input input = source(4, shape);
+    int64_t found[4];
+
+    CHECK(!kit_batch_output_shape(&output, &input, found));
+    CHECK(found[0] == 2 && found[1] == 7 && found[2] == 4 && found[3] == 3);
+    input.dims_count = 3;
+    check_error(kit_batch_output_shape(&output, &input, found),
+                "output 'Y' takes dimension 3 from input 'X', which has shape [2,7,9]");
+}
+
 int main(void)
 {
     test_rows();
     test_broken();
     test_nobody();
     test_unwanted();
+    test_batch_inputs();
+    test_batch_inputs_that_cannot_be();
+    test_batch_output_shape();
     puts("ok");
     return 0;
 }

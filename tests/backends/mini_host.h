@@ -11,7 +11,7 @@
 #include "tis/backend.h"
 
 enum {
-    TENSORS_MAX = 4,
+    TENSORS_MAX = 8,
     PIECES_MAX = 4,
     RANK_HOST_MAX = 4
 };

@@ -8,10 +8,15 @@
  */
 #include "mini_host.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
+
+#include "onnxruntime/model.h"
 
 #define CHECK(condition)                                                              \
     do {                                                                              \
@@ -280,6 +285,113 @@ static void test_strings(void)
     host_unload();
 }
 
+#define MADE(kind)                                          \
+    "{\"kind\":\"BATCH_" kind "\",\"target_name\":[\"" kind \
+    "\"],\"data_type\":\"TYPE_INT32\",\"source_input\":[\"INPUT0\"]}"
+
+/* The model of onnx_models.ragged(); dims are those of OUTPUT0 behind the batch. */
+#define RAGGED(dims)                                                                                                                                                                 \
+    "{\"max_batch_size\":8,\"input\":[{\"name\":\"INPUT0\",\"data_type\":\"TYPE_FP32\","                                                                                             \
+    "\"dims\":[-1],\"allow_ragged_batch\":true}," TENSOR(                                                                                                                            \
+        "SIZE", "TYPE_FP32",                                                                                                                                                         \
+        "[1]") "],"                                                                                                                                                                  \
+               "\"output\":[" TENSOR("OUTPUT0", "TYPE_FP32", dims) "," TENSOR(                                                                                                       \
+                   "SEEN_ELEMENT_COUNT", "TYPE_FP32",                                                                                                                                \
+                   "[-1]") "],"                                                                                                                                                      \
+                           "\"batch_input\":[" MADE("ELEMENT_COUNT") "," MADE("ACCUMULATED_ELEMENT_COUNT") "," MADE("ACCUMULATED_ELEMENT_COUNT_WITH_ZERO") "," MADE(                 \
+                               "MAX_ELEMENT_COUNT_AS_SHAPE") "," MADE("ITEM_SHAPE") "," MADE("ITEM_SHAPE_FLATTEN") "],"                                                              \
+                                                                                                                   "\"batch_output\":[{\"kind\":\"BATCH_SCATTER_WITH_INPUT_SHAPE\"," \
+                                                                                                                   "\"target_name\":[\"OUTPUT0\"],\"source_input\":[\"INPUT0\"]}]}"
+
+static void ragged_request(struct tis_request *r, int64_t rows, int64_t columns)
+{
+    *r = (struct tis_request){
+        .inputs = { { .name = "INPUT0",
+                      .datatype = TRITONSERVER_TYPE_FP32,
+                      .shape = { rows, columns },
+                      .dims_count = 2,
+                      .piece_count = 1,
+                      .pieces = { { A, (uint64_t)(rows * columns) * sizeof *A } } },
+                    { .name = "SIZE",
+                      .datatype = TRITONSERVER_TYPE_FP32,
+                      .shape = { rows, 1 },
+                      .dims_count = 2,
+                      .piece_count = 1,
+                      .pieces = { { B, (uint64_t)rows * sizeof *B } } } },
+        .outputs = { "OUTPUT0", "SEEN_ELEMENT_COUNT" },
+    };
+}
+
+/* Checks the double of a request's own elements, and what the model knew of the batch. */
+static void check_ragged(const struct tis_request *r, const float *counts, int64_t count)
+{
+    const int64_t rows = r->inputs[0].shape[0], columns = r->inputs[0].shape[1];
+    const float *doubled = r->results[0].data, *seen = r->results[1].data;
+
+    CHECK(!r->error[0] && r->result_count == 2);
+    CHECK(r->results[0].dims_count == 2 && r->results[0].shape[0] == rows &&
+          r->results[0].shape[1] == columns);
+    for (int64_t i = 0; i < rows * columns; i++)
+        CHECK(doubled[i] == A[i] * 2);
+    CHECK(r->results[1].shape[0] == rows && r->results[1].shape[1] == count);
+    for (int64_t i = 0; i < rows * count; i++)
+        CHECK(seen[i] == counts[i % count]);
+}
+
+/* Requests of unlike shapes in one run, one of them empty, one in pieces, and two of them broken,
+ * which the model never hears of. */
+static void test_ragged(void)
+{
+    static const int64_t SHAPES[][2] = {
+        { 1, 2 }, { 2, 3 }, { 1, 4 }, { 1, 0 }, { 1, 5 }, { 1, 9 }
+    };
+    static const float COUNTS[] = { 2, 6, 0, 9 };
+    struct tis_request requests[6], *batch[6];
+
+    load("ragged", RAGGED("[-1]"));
+    for (int round = 0; round < 3; round++) { /* the last batch's memory does not show */
+        for (int i = 0; i < 6; i++) {
+            batch[i] = &requests[i];
+            ragged_request(batch[i], SHAPES[i][0], SHAPES[i][1]);
+        }
+        requests[2].inputs[0].pieces[0].byte_size = 4;
+        requests[4].inputs[0].name = "OTHER";
+        requests[5].inputs[0].piece_count = 2;
+        requests[5].inputs[0].pieces[0].byte_size = 7;
+        requests[5].inputs[0].pieces[1].data = (const char *)A + 7;
+        requests[5].inputs[0].pieces[1].byte_size = 9 * sizeof *A - 7;
+        host_execute(batch, 6);
+        CHECK(host.execution_count == 1 && host.executed_batch_size == 5);
+        CHECK(strstr(requests[2].error, "4 bytes, expected 16"));
+        CHECK(strstr(requests[4].error, "input 'INPUT0'"));
+        for (int i = 0; i < 6; i++) {
+            if (i != 2 && i != 4)
+                check_ragged(batch[i], COUNTS, 4);
+            host_reset(batch[i]);
+        }
+    }
+    host_unload();
+}
+
+/* A configuration that promises an output of 3 elements a row: right for one request, wrong for
+ * the other, which fails alone. */
+static void test_batch_output_of_another_size(void)
+{
+    static const float COUNT[] = { 3 };
+    struct tis_request requests[2], *batch[] = { &requests[0], &requests[1] };
+
+    load("ragged", RAGGED("[3]"));
+    ragged_request(batch[0], 1, 3);
+    ragged_request(batch[1], 1, 4);
+    host_execute(batch, 2);
+    check_ragged(batch[0], COUNT, 1);
+    CHECK(strstr(requests[1].error, "output 'OUTPUT0' came with shape [4], expected 3 elements, as "
+                                    "its batch_output says"));
+    host_reset(batch[0]);
+    host_reset(batch[1]);
+    host_unload();
+}
+
 /* A derived configuration: nothing but the model file. */
 static void test_derived(void)
 {
@@ -311,6 +423,113 @@ static void test_failing_load(void)
     CHECK(!host_load(reason) && strstr(reason, "there is no file"));
     host_unload();
     test_shapes();
+}
+
+/* ---- Which instances share a session ---- */
+
+static int sessions_alive, sessions_made;
+
+static TRITONSERVER_Error *make_session(const struct model *model, OrtSession **ret_handle)
+{
+    (void)model;
+    sessions_alive++;
+    sessions_made++;
+    *ret_handle = malloc(1);
+    return NULL;
+}
+
+static void end_session(OrtSession *handle)
+{
+    sessions_alive--;
+    free(handle);
+}
+
+/* A thread that takes a session, bound to a processor (-1 = not bound) and at a priority. */
+struct taker {
+    struct sessions *sessions;
+    int processor, nice;
+    OrtSession *handle;
+};
+
+static void *take(void *argument)
+{
+    struct taker *taker = argument;
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    if (taker->processor >= 0) {
+        CPU_SET((unsigned)taker->processor, &set);
+        CHECK(sched_setaffinity(0, sizeof set, &set) == 0);
+    }
+    CHECK(taker->nice == 0 || setpriority(PRIO_PROCESS, 0, taker->nice) == 0);
+    CHECK(!session_take(taker->sessions, &taker->handle));
+    return NULL;
+}
+
+static OrtSession *take_on(struct sessions *sessions, int processor, int nice)
+{
+    struct taker taker = { sessions, processor, nice, NULL };
+    pthread_t thread;
+
+    CHECK(pthread_create(&thread, NULL, take, &taker) == 0 && pthread_join(thread, NULL) == 0);
+    return taker.handle;
+}
+
+static int first_processor(void)
+{
+    cpu_set_t set;
+    int i = 0;
+
+    CHECK(sched_getaffinity(0, sizeof set, &set) == 0);
+    while (!CPU_ISSET((unsigned)i, &set))
+        i++;
+    return i;
+}
+
+/* One session for all that run alike, one for each that has threads or other processors. */
+static void test_sessions(void)
+{
+    struct engine engine = { .api.ReleaseSession = end_session };
+    struct model model = { .engine = &engine };
+    const int processor = first_processor();
+    struct sessions *sessions;
+    OrtSession *first, *a, *b, *c;
+    cpu_set_t all;
+    bool can_bind = !sched_getaffinity(0, sizeof all, &all) && CPU_COUNT(&all) > 1;
+
+    CHECK(!sessions_create(&model, make_session, false, &sessions));
+    CHECK(!sessions_first(sessions, &first));
+    a = take_on(sessions, -1, 0);
+    b = take_on(sessions, -1, 5); /* it has no thread that could be of the wrong priority */
+    CHECK(a == first && b == first && sessions_made == 1);
+    if (can_bind) {
+        c = take_on(sessions, processor, 0);
+        CHECK(c != first && take_on(sessions, processor, 0) == c && sessions_alive == 2);
+        session_release(sessions, c);
+        session_release(sessions, c);
+        CHECK(sessions_alive == 1);
+    }
+    session_release(sessions, a);
+    session_release(sessions, b);
+    CHECK(sessions_alive == 1 && take_on(sessions, -1, 0) == first); /* kept for the next */
+    session_release(sessions, first);
+    sessions_destroy(sessions);
+    CHECK(sessions_alive == 0);
+
+    sessions_made = 0;
+    CHECK(!sessions_create(&model, make_session, true, &sessions));
+    CHECK(!sessions_first(sessions, &first));
+    a = take_on(sessions, -1, 0);
+    b = take_on(sessions, -1, 0);
+    CHECK(a == first && b != first && sessions_made == 2);
+    session_release(sessions, a);
+    CHECK(sessions_alive == 1);
+    session_release(sessions, b);
+    c = take_on(sessions, -1, 5); /* the threads of the idle one have another priority */
+    CHECK(sessions_made == 3 && sessions_alive == 1);
+    session_release(sessions, c);
+    sessions_destroy(sessions);
+    CHECK(sessions_alive == 0);
 }
 
 static uint64_t cpu_ns(void)
@@ -360,8 +579,11 @@ int main(int argc, char **argv)
     test_refused_outputs();
     test_failing_run();
     test_strings();
+    test_ragged();
+    test_batch_output_of_another_size();
     test_derived();
     test_failing_load();
+    test_sessions();
     puts("ok");
     return 0;
 }

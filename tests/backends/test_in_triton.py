@@ -137,6 +137,26 @@ def bad_models():
                                extra='parameters { key: "intra_op_thread_count" '
                                      'value { string_value: "many" } }'), floats,
                         ["parameter 'intra_op_thread_count'", "'many'"]),
+        "bad_ragged": (config("onnxruntime",
+                              [tensor("INPUT0", "FP32", [16], "allow_ragged_batch: true"),
+                               tensor("INPUT1", "FP32", [16])],
+                              [tensor("OUTPUT0", "FP32", [16])], batch=8), floats,
+                       ["'INPUT0' has allow_ragged_batch, for which the model's shape [-1,16] "
+                        "must be [-1]"]),
+        "bad_batch_input": (
+            onnx_models.ragged_config("bad_batch_input", "FP32").replace("BATCH_ITEM_SHAPE ",
+                                                                         "BATCH_ELEMENT_COUNT ")
+            .replace('target_name: "ELEMENT_COUNT"', 'target_name: "NOWHERE"'),
+            onnx_models.ragged("INT32"),
+            ["batch_input 'NOWHERE' is not in the model",
+             "batch_input 'ITEM_SHAPE' has shape [-1], the model has [-1,-1]",
+             "batch_input 'ITEM_SHAPE_FLATTEN' has type FP32, the model has INT32"]),
+        "bad_batch_output": (
+            onnx_models.ragged_config("bad_batch_output", "FP32").replace(
+                'output { name: "OUTPUT0" data_type: TYPE_FP32 dims: [ -1 ] }',
+                'output { name: "OUTPUT0" data_type: TYPE_FP32 dims: [ -1, -1 ] }'),
+            onnx_models.ragged("FP32"),
+            ["output 'OUTPUT0' would take the size of its dims entry 1 from input 'INPUT0'"]),
         "bad_pair": (config("identity", [tensor("INPUT0", "FP32", [1])],
                             [tensor("OUTPUT1", "FP32", [1])]), None,
                      ["output 'OUTPUT1' has no input to copy"]),

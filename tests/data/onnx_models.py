@@ -3,8 +3,10 @@
 Every function returns the bytes of a model file. A model is a handful of
 protobuf messages, so the writer below is a handful of lines. Element types go by
 their names in configurations ("FP32", "INT64", "BYTES" ...); dims are lists of
-numbers, with None or -1 for any size.
+numbers, with None or -1 for any size, or a name for a size that tensors share.
 """
+import itertools
+import math
 import random
 import struct
 
@@ -42,9 +44,8 @@ def field(number, value):
 
 def value_info(name, element, dims):
     """The type of a graph input or output."""
-    shape = b"".join(
-        field(1, field(2, f"{name}_{i}") if dim in (None, -1) else field(1, dim))
-        for i, dim in enumerate(dims))
+    named = [f"{name}_{i}" if dim in (None, -1) else dim for i, dim in enumerate(dims)]
+    shape = b"".join(field(1, field(2 if isinstance(dim, str) else 1, dim)) for dim in named)
     tensor = field(1, ELEMENTS[element]) + field(2, shape)
     return field(1, name) + field(2, field(1, tensor))
 
@@ -153,3 +154,68 @@ def mlp(sizes, seed=0):
             nodes.append(node("Relu", [out], [last]))
     return model(nodes, [("INPUT0", "FP32", [None, sizes[0]])],
                  [("OUTPUT0", "FP32", [None, sizes[-1]])], constants)
+
+
+# What a batch input says, by the end of its kind's name: the input of ragged() that takes it.
+BATCH_INPUTS = {
+    "ELEMENT_COUNT": [None],
+    "ACCUMULATED_ELEMENT_COUNT": [None],
+    "ACCUMULATED_ELEMENT_COUNT_WITH_ZERO": [None],
+    "MAX_ELEMENT_COUNT_AS_SHAPE": [None],
+    "ITEM_SHAPE": [None, None],
+    "ITEM_SHAPE_FLATTEN": [None],
+}
+
+
+def ragged(element):
+    """What a model of ragged batches is given.
+
+    INPUT0 (FP32) is the flat ragged input, SIZE (FP32 [N,1]) only has a batch, and each of
+    BATCH_INPUTS is a batch input of this element type. For each of them, and INPUT0, the output
+    SEEN_name [N,M] tells every request the whole tensor, as FP32. OUTPUT0 = INPUT0 * 2, flat.
+    """
+    def int64s(name, *values):
+        return constant(name, "INT64", [len(values)], struct.pack(f"<{len(values)}q", *values))
+
+    nodes = [node("Add", ["INPUT0", "INPUT0"], ["OUTPUT0"]),
+             node("Shape", ["SIZE"], ["size_shape"]),
+             node("Gather", ["size_shape", "zero"], ["size"], axis=0),
+             node("Concat", ["size", "one"], ["column"], axis=0)]
+    for name in ["INPUT0", *BATCH_INPUTS]:
+        nodes += [node("Cast", [name], [f"{name}_f"], to=ELEMENTS["FP32"]),
+                  node("Reshape", [f"{name}_f", "one_row"], [f"{name}_row"]),
+                  node("Expand", [f"{name}_row", "column"], [f"SEEN_{name}"])]
+    return model(nodes, [("INPUT0", "FP32", [None]), ("SIZE", "FP32", [None, 1]),
+                         *((name, element, dims) for name, dims in BATCH_INPUTS.items())],
+                 [("OUTPUT0", "FP32", [None]),
+                  *((f"SEEN_{name}", "FP32", [None, None]) for name in ["INPUT0", *BATCH_INPUTS])],
+                 [int64s("zero", 0), int64s("one", 1), int64s("one_row", 1, -1)])
+
+
+def ragged_config(name, element, dims="[ -1 ]", extra=""):
+    """The config.pbtxt for ragged(): INPUT0 and OUTPUT0 have dims behind the batch."""
+    seen = "".join(f'output {{ name: "SEEN_{one}" data_type: TYPE_FP32 dims: [ -1 ] }}\n'
+                   for one in ["INPUT0", *BATCH_INPUTS])
+    made = "".join(f'batch_input {{ kind: BATCH_{one} target_name: "{one}" data_type: TYPE_{element}'
+                   f' source_input: "INPUT0" }}\n' for one in BATCH_INPUTS)
+    return f"""name: "{name}"
+backend: "onnxruntime"
+max_batch_size: 8
+input {{ name: "INPUT0" data_type: TYPE_FP32 dims: {dims} allow_ragged_batch: true }}
+input {{ name: "SIZE" data_type: TYPE_FP32 dims: [ 1 ] }}
+output {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: {dims} }}
+{seen}{made}batch_output {{ kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "OUTPUT0"
+    source_input: "INPUT0" }}
+{extra}"""
+
+
+def ragged_seen(shapes):
+    """What the outputs SEEN_* of ragged() say when requests with these shapes share an execution."""
+    counts = [math.prod(shape) for shape in shapes]
+    items = [list(shape[1:]) for shape in shapes for _ in range(shape[0])]
+    flat = [size for item in items for size in item]
+    ends = list(itertools.accumulate(counts))
+    return {"ELEMENT_COUNT": counts, "ACCUMULATED_ELEMENT_COUNT": ends,
+            "ACCUMULATED_ELEMENT_COUNT_WITH_ZERO": [0, *ends],
+            "MAX_ELEMENT_COUNT_AS_SHAPE": [0] * max(counts),
+            "ITEM_SHAPE": flat, "ITEM_SHAPE_FLATTEN": flat}

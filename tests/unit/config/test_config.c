@@ -270,9 +270,19 @@ static const struct {
       "", 0 },
     { GOOD "batch_input { kind: BATCH_ITEM_SHAPE source_input: 'a' }",
       "model 'm' batch_input[0]: data_type must be TYPE_INT32 or TYPE_FP32 (found TYPE_INVALID); "
-      "model 'm' batch_input[0]: expected exactly one target_name (found 0); model 'm' "
+      "model 'm' batch_input[0]: expected at least one target_name (found 0); model 'm' "
       "batch_input[0]: the source is not an input of the model (found 'a')",
       0 },
+    { GOOD INPUT_A "} batch_input { kind: BATCH_ITEM_SHAPE target_name: ['s', 'a', 's'] data_type: "
+                   "TYPE_FP32 source_input: 'a' } batch_input { kind: BATCH_ELEMENT_COUNT "
+                   "target_name: 's' data_type: TYPE_INT32 source_input: 'a' }",
+      "model 'm' batch_input[0]: a target can be named only once (found 's' again); model 'm' "
+      "batch_input[0]: the target is an input that requests bring (found 'a'); model 'm' "
+      "batch_input[1]: a target can be named only once (found 's' again); model 'm' "
+      "batch_input[1]: a target can be named only once (found 's' again)",
+      0 },
+    { GOOD INPUT_A "} batch_output { source_input: 'a' }",
+      "model 'm' batch_output[0]: expected at least one target_name (found 0)", 0 },
     { GOOD "batch_output { target_name: 'o' }",
       "model 'm' batch_output[0]: expected exactly one source_input (found 0); model 'm' "
       "batch_output[0]: the target is not an output of the model (found 'o')",
