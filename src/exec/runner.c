@@ -83,6 +83,8 @@ static bool run_next(struct tis_runner *r)
     struct tis_version *v = r->version;
     struct scheduler *s = v->scheduler;
     struct tis_instance *i = r->instances[r->turn];
+    if (version_is_held(v))
+        return false;
     uint32_t count = s->ops->take(s, i->index, r->requests, s->requests_max, clock_ns());
     if (count == 0)
         return false;

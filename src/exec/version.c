@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/number.h"
 #include "exec/instance.h"
 #include "exec/plugin_call.h"
 #include "exec/runner.h"
@@ -163,6 +164,26 @@ static tis_error *order_create(struct tis_version *v)
 
 static void alarm_ring(struct alarm *a, uint64_t now_ns);
 
+/* The environment variable TRTSERVER_DELAY_SCHEDULER of TRTIS, for tests: the instances take nothing until
+ * that many requests wait, which makes batches independent of time. 0: it is not set. */
+static uint32_t requests_to_wait_for(const char *model_name)
+{
+    const char *text = getenv("TRTSERVER_DELAY_SCHEDULER");
+    uint64_t count;
+    if (!text)
+        return 0;
+    if (!number_parse_u64(text, strlen(text), &count) || count > UINT32_MAX) {
+        log_warning("TRTSERVER_DELAY_SCHEDULER is not a number of requests and has no effect "
+                    "found=%s",
+                    text);
+        return 0;
+    }
+    log_warning("TRTSERVER_DELAY_SCHEDULER is set, nothing runs before so many requests wait "
+                "model=%s requests=%" PRIu64,
+                model_name, count);
+    return (uint32_t)count;
+}
+
 static tis_error *version_start(struct tis_version *v, const struct tis_version_options *options)
 {
     const Inference__ModelConfig *pb = v->config->message;
@@ -204,6 +225,7 @@ tis_error *version_create(const struct tis_version_options *options,
     cond_init(&v->runner_ready);
     alarm_init(&v->alarm, options->alarms, alarm_ring);
     v->alarm_ns = SCHEDULER_NEVER;
+    v->held_until = requests_to_wait_for(options->model_name);
     statistics_init(&v->statistics);
     v->number = options->number;
     v->server = options->server;
@@ -318,12 +340,19 @@ tis_error *version_submit(struct tis_version *v, struct tis_request **req)
     return err;
 }
 
+bool version_is_held(struct tis_version *v)
+{
+    if (v->closing || v->scheduler->waiting >= v->held_until)
+        v->held_until = 0;
+    return v->held_until > 0;
+}
+
 struct tis_runner *version_take_idle(struct tis_version *v)
 {
     struct scheduler *s = v->scheduler;
     struct tis_runner *idle = v->idle;
     /* Each that was woken will take as much as it can. */
-    if (!idle || s->waiting <= (uint64_t)v->waking * s->requests_max)
+    if (!idle || version_is_held(v) || s->waiting <= (uint64_t)v->waking * s->requests_max)
         return NULL;
     uint64_t now_ns = clock_ns();
     if (s->ops->ready_ns(s, now_ns) > now_ns)
@@ -337,7 +366,7 @@ void version_set_alarm(struct tis_version *v)
 {
     struct scheduler *s = v->scheduler;
     uint64_t next_ns = s->expiry_ns;
-    if (v->idle && s->waiting > 0) {
+    if (v->idle && s->waiting > 0 && !version_is_held(v)) {
         uint64_t ready_ns = s->ops->ready_ns(s, clock_ns());
         if (ready_ns < next_ns)
             next_ns = ready_ns;

@@ -66,6 +66,7 @@ struct tis_version {
     struct tis_runner *idle; /* waiting for work; the last to wait is the first to run */
     uint32_t waking;         /* runners that were woken and have not looked yet */
     uint64_t alarm_ns;       /* when the alarm rings; SCHEDULER_NEVER: not */
+    uint32_t held_until;     /* nothing runs before so many requests wait; 0: not held */
     struct alarm alarm;      /* a delay or a time-out has passed */
     bool closing;
     /* any thread */
@@ -112,6 +113,8 @@ void version_wake(struct tis_version *v);
 void version_cancel(struct tis_version *v, struct tis_request *req);
 
 /* For exec/runner, under v->lock. */
+/* Does TRTSERVER_DELAY_SCHEDULER still keep the instances from running anything? */
+bool version_is_held(struct tis_version *v);
 /* An idle runner to be woken because a batch is ready, no longer in the idle list; NULL: none. */
 struct tis_runner *version_take_idle(struct tis_version *v);
 /* Sets the alarm to when the scheduler next has something to do that no put() brings about. */
