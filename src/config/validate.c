@@ -6,6 +6,8 @@
 
 #include "config/config.h"
 #include "config/platform.h"
+#include "infer/datatype.h"
+#include "infer/shape.h"
 #include "proto/message.h"
 
 enum {
@@ -506,19 +508,18 @@ static void check_batching(struct checker *c)
     check_priorities(c, d);
 }
 
-/* Tensors made by or cut for the backend: their sources must exist. */
-
-static bool is_input(const struct checker *c, const char *name)
+static const Inference__ModelInput *find_input(const Inference__ModelConfig *m, const char *name)
 {
-    for (size_t i = 0; i < c->m->n_input; i++)
-        if (strcmp(c->m->input[i]->name, name) == 0)
-            return true;
-    return false;
+    for (size_t i = 0; i < m->n_input; i++)
+        if (strcmp(m->input[i]->name, name) == 0)
+            return m->input[i];
+    return NULL;
 }
 
+/* Tensors made by or cut for the backend: their sources must exist. */
 static void check_source(struct checker *c, const char *field, const char *name)
 {
-    if (!is_input(c, name))
+    if (!find_input(c->m, name))
         problem(c, field, "the source is not an input of the model (found '%s')", name);
 }
 
@@ -570,7 +571,7 @@ static void check_batch_input(struct checker *c, size_t index)
                 config_type_name((TRITONSERVER_DataType)in->data_type));
     check_targets(c, where.text, batch_input_targets, index);
     for (size_t i = 0; i < in->n_target_name; i++)
-        if (is_input(c, in->target_name[i]))
+        if (find_input(c->m, in->target_name[i]))
             problem(c, where.text, "the target is an input that requests bring (found '%s')",
                     in->target_name[i]);
     if (in->n_source_input != 1)
@@ -681,6 +682,117 @@ static void check_instance_group(struct checker *c, size_t index)
                 INSTANCES_MAX);
 }
 
+/* ---- warm-up ---- */
+
+enum {
+    WARMUP_STRING_BYTES = 16 /* what an element of type string is counted as */
+};
+
+/* Where its values come from. */
+static void check_warmup_data(struct checker *c, const char *where,
+                              const Inference__ModelWarmup__Input *in)
+{
+    switch (in->input_data_type_case) {
+    case INFERENCE__MODEL_WARMUP__INPUT__INPUT_DATA_TYPE_ZERO_DATA:
+    case INFERENCE__MODEL_WARMUP__INPUT__INPUT_DATA_TYPE_RANDOM_DATA:
+        return;
+    case INFERENCE__MODEL_WARMUP__INPUT__INPUT_DATA_TYPE_INPUT_DATA_FILE:
+        if (is_empty(in->input_data_file) || !path_stays_inside(in->input_data_file))
+            problem(c, where,
+                    "input_data_file must be a file below the model's directory 'warmup' (found "
+                    "'%s')",
+                    in->input_data_file);
+        return;
+    default:
+        problem(c, where,
+                "nothing says what its values are (expected zero_data, random_data or "
+                "input_data_file)");
+    }
+}
+
+/* Against the model's input of that name. */
+static void check_warmup_input(struct checker *c, const char *where,
+                               const Inference__ModelWarmup__Input *in,
+                               const Inference__ModelInput *of)
+{
+    uint64_t bytes;
+    uint32_t element = datatype_bytes((TRITONSERVER_DataType)in->data_type);
+
+    if (of->data_type == INFERENCE__DATA_TYPE__TYPE_INVALID || of->n_dims == 0)
+        return; /* check_io() has told, or a backend will fill it in */
+    if (in->data_type != of->data_type) {
+        problem(c, where, "data_type must be that of the model's input (found %s, expected %s)",
+                config_type_name((TRITONSERVER_DataType)in->data_type),
+                config_type_name((TRITONSERVER_DataType)of->data_type));
+        return;
+    }
+    for (size_t i = 0; i < in->n_dims; i++) {
+        if (in->dims[i] >= 0)
+            continue;
+        problem(c, where, "warm-up needs a size for every dimension (found %s)",
+                shape_text(in->dims, in->n_dims).text);
+        return;
+    }
+    if (in->n_dims > SHAPE_RANK_MAX ||
+        !shape_matches(of->dims, (uint32_t)of->n_dims, in->dims, (uint32_t)in->n_dims))
+        problem(c, where,
+                "dims do not fit those of the model's input (found %s, expected %s, without the "
+                "batch dimension)",
+                shape_text(in->dims, in->n_dims).text, shape_text(of->dims, of->n_dims).text);
+    else if (!shape_bytes(in->dims, (uint32_t)in->n_dims, element ? element : WARMUP_STRING_BYTES,
+                          &bytes) ||
+             bytes > CONFIG_WARMUP_BYTES_MAX)
+        problem(c, where, "too large for a warm-up (found dims %s, expected at most %d bytes)",
+                shape_text(in->dims, in->n_dims).text, CONFIG_WARMUP_BYTES_MAX);
+}
+
+static void check_warmup_inputs(struct checker *c, const char *where,
+                                const Inference__ModelWarmup *w)
+{
+    for (size_t i = 0; i < w->n_inputs; i++) {
+        const char *name = w->inputs[i]->key;
+        struct place input = place("%s.inputs['%.40s']", where, name);
+        const Inference__ModelInput *of = find_input(c->m, name);
+        const Inference__ModelWarmup__Input *value = w->inputs[i]->value;
+        if (!value) {
+            problem(c, input.text, "has no value (expected data_type, dims and the data)");
+            continue;
+        }
+        check_warmup_data(c, input.text, value);
+        if (of)
+            check_warmup_input(c, input.text, value, of);
+        else if (!c->context->incomplete)
+            problem(c, input.text, "the model has no such input (found '%s')", name);
+    }
+    for (size_t i = 0; i < c->m->n_input; i++) {
+        const Inference__ModelInput *of = c->m->input[i];
+        bool found = of->optional;
+        for (size_t k = 0; k < w->n_inputs && !found; k++)
+            found = strcmp(w->inputs[k]->key, of->name) == 0;
+        if (!found)
+            problem(c, where, "input '%s' is missing", of->name);
+    }
+}
+
+static void check_warmup(struct checker *c, size_t index)
+{
+    const Inference__ModelWarmup *w = c->m->model_warmup[index];
+    struct place where = place("model_warmup[%zu]%s%.40s%s", index, is_empty(w->name) ? "" : " '",
+                               is_empty(w->name) ? "" : w->name, is_empty(w->name) ? "" : "'");
+    int32_t max = c->m->max_batch_size;
+
+    if (max < 1)
+        max = 1;
+    if (max > CONFIG_WARMUP_REQUESTS_MAX)
+        max = CONFIG_WARMUP_REQUESTS_MAX;
+    /* A model that says nothing of batches may yet be given a max_batch_size. */
+    if (w->batch_size == 0 || (w->batch_size > (uint32_t)max && !c->context->incomplete))
+        problem(c, where.text,
+                "batch_size is out of range (found %" PRIu32 ", expected 1 to %" PRId32 ")",
+                w->batch_size, max);
+    check_warmup_inputs(c, where.text, w);
+}
+
 /* ---- the rest ---- */
 
 static void check_optimization(struct checker *c)
@@ -722,7 +834,6 @@ static void check_later_features(struct checker *c)
                 m->scheduling_choice_case !=
                     INFERENCE__MODEL_CONFIG__SCHEDULING_CHOICE_ENSEMBLE_SCHEDULING,
             "platform", "ensembles are");
-    not_yet(c, m->n_model_warmup, "model_warmup", "warm-up requests are");
     not_yet(c, m->response_cache && m->response_cache->enable, "response_cache",
             "the response cache is");
     not_yet(c, m->model_repository_agents && m->model_repository_agents->n_agents,
@@ -755,6 +866,8 @@ tis_error *config_validate(const struct config_builder *b, const struct config_c
     check_batch_tensors(&c);
     for (size_t i = 0; i < c.m->n_instance_group; i++)
         check_instance_group(&c, i);
+    for (size_t i = 0; i < c.m->n_model_warmup; i++)
+        check_warmup(&c, i);
     check_optimization(&c);
     check_later_features(&c);
 

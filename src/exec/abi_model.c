@@ -382,6 +382,8 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportStatistics(
     request->stamps[STAMP_COMPUTE_INPUT_END] = compute_start_ns;
     request->stamps[STAMP_COMPUTE_OUTPUT_START] = compute_end_ns;
     request->stamps[STAMP_COMPUTE_END] = exec_end_ns;
+    if (atomic_load(&instance->warming))
+        return NULL;
     if (!success) {
         enum failure_kind kind =
             atomic_load(&request->sink->cancelled) ? FAILURE_CANCELED : FAILURE_BACKEND;
@@ -407,6 +409,8 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportBatchStatistics(
     TRITONBACKEND_ModelInstance *instance, const uint64_t batch_size, const uint64_t exec_start_ns,
     const uint64_t compute_start_ns, const uint64_t compute_end_ns, const uint64_t exec_end_ns)
 {
+    if (atomic_load(&instance->warming))
+        return NULL;
     statistics_add_execution(instance->statistics, batch_size, exec_start_ns, compute_start_ns,
                              compute_end_ns, exec_end_ns);
     return NULL;

@@ -88,6 +88,8 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportResponseStatistics(
                          "response statistics need a model instance and a response factory");
     if (!atomic_load(&r->factory->alive))
         return misuse("a deleted response factory was used for statistics");
+    if (atomic_load(&r->instance->warming))
+        return NULL;
     uint32_t index = atomic_fetch_add(&r->factory->responses_reported, 1);
     statistics_add_response(r->instance->statistics, index, &r->response);
     return NULL;

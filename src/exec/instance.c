@@ -102,8 +102,9 @@ static void fail_batch(struct tis_instance *i, const struct given *given, uint32
                       i->version->backend->name, i->version->model_name, error_text(err));
             continue;
         }
-        statistics_add_failure(i->statistics, FAILURE_BACKEND, req->batch_size,
-                               now - req->stamps[STAMP_REQUEST_START]);
+        if (!atomic_load(&i->warming))
+            statistics_add_failure(i->statistics, FAILURE_BACKEND, req->batch_size,
+                                   now - req->stamps[STAMP_REQUEST_START]);
         request_fail(req, REQUEST_FAILING, error_copy(err));
     }
     error_free(err);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "exec/warmup.h"
 
 enum {
     SIGNAL_STACK_BYTES = 64 << 10
@@ -65,8 +66,11 @@ static bool make_ready(struct tis_runner *r)
 {
     struct tis_version *v = r->version;
     tis_error *err = NULL;
-    for (uint32_t i = 0; i < r->instance_count && !err; i++)
+    for (uint32_t i = 0; i < r->instance_count && !err; i++) {
         err = instance_initialize(r->instances[i]);
+        if (!err && v->config->message->n_model_warmup > 0)
+            err = warmup_run(r->instances[i]);
+    }
     bool is_good = err == NULL;
 
     lock_take(&v->lock);

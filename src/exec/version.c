@@ -229,6 +229,7 @@ tis_error *version_create(const struct tis_version_options *options,
     statistics_init(&v->statistics);
     v->number = options->number;
     v->server = options->server;
+    v->hooks = options->hooks;
     v->auto_complete_config = options->auto_complete_config;
     v->on_unused = options->on_unused;
     v->on_unused_arg = options->on_unused_arg;

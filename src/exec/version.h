@@ -27,6 +27,17 @@
 #include "sched/scheduler.h"
 #include "tis/backend.h"
 
+/* What lies above exec and its warm-up needs; constant. */
+struct version_hooks {
+    /* Checks and completes a request as those of clients (model/validate). */
+    tis_error *(*check_request)(struct tis_request *req, const struct model_config *config,
+                                const char *model);
+    /* A whole file of at most bytes_max, malloc'ed (repository/local). */
+    tis_error *(*read_file)(const char *path, size_t bytes_max, char **ret_text, size_t *ret_len);
+    /* Becomes true when the server ends. */
+    const _Atomic bool *stopping;
+};
+
 struct tis_version_options {
     struct backends *backends;
     struct alarms *alarms;
@@ -36,6 +47,7 @@ struct tis_version_options {
     const char *directory;       /* of the model */
     struct model_config *config; /* complete and valid; a reference is taken */
     bool auto_complete_config;
+    struct version_hooks hooks;
     void (*on_unused)(struct tis_version *version, void *arg);
     void *on_unused_arg;
 };
@@ -48,6 +60,7 @@ struct tis_version {
     struct model_config *config; /* the backend may replace it inside ModelInitialize */
     struct tis_backend *backend;
     struct tis_server *server;
+    struct version_hooks hooks;
     bool auto_complete_config;
     bool initializing; /* inside ModelInitialize, when SetConfig is allowed */
     struct tis_instance **instances;
@@ -84,8 +97,10 @@ struct tis_instance {
     TRITONSERVER_InstanceGroupKind kind;
     int32_t device_id;
     struct tis_message host_policy;
-    struct statistics_shard *statistics; /* of the version\'s */
+    struct statistics_shard *statistics; /* of the version's */
     bool initialized;                    /* the plug-in knows of it */
+    /* atomic */
+    _Atomic bool warming; /* runs its warm-up, which no statistics count */
     /* the backend's */
     void *state;
 };

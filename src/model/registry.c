@@ -16,6 +16,7 @@
 #include "infer/reason.h"
 #include "model/configure.h"
 #include "model/labels.h"
+#include "model/validate.h"
 #include "repository/local.h"
 
 struct model_version {
@@ -48,7 +49,8 @@ struct registry {
     uint32_t loads_open;  /* jobs that must end before loading has finished */
     uint32_t live;        /* versions created and not yet destroyed */
     bool loaded;
-    bool stopping;
+    /* atomic, set under lock */
+    _Atomic bool stopping;
 };
 
 struct config_job {
@@ -215,6 +217,7 @@ static tis_error *version_load(struct version_job *v, struct tis_version **ret_v
             .directory = v->model->directory,
             .config = v->config,
             .auto_complete_config = o->auto_complete_config,
+            .hooks = { request_validate, local_read_file, &v->registry->stopping },
             .on_unused = version_unused,
             .on_unused_arg = v->destroy,
         },

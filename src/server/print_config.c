@@ -12,7 +12,9 @@
 #include "model/configure.h"
 #include "model/labels.h"
 #include "model/registry.h"
+#include "model/validate.h"
 #include "proto/text.h"
+#include "repository/local.h"
 #include "server/server.h"
 
 /* What it takes to load a version: a server without repositories and ports. */
@@ -68,6 +70,8 @@ static void version_unused(struct tis_version *version, void *arg)
     version_destroy(version);
 }
 
+static const _Atomic bool never_stopping;
+
 /* Loads the highest version that would be served, so that its backend completes the configuration. */
 static tis_error *load(struct bench *b, const struct options *o, const char *directory,
                        struct model_config *config, struct model_config **ret_loaded)
@@ -89,6 +93,7 @@ static tis_error *load(struct bench *b, const struct options *o, const char *dir
             .directory = directory,
             .config = config,
             .auto_complete_config = may_complete(o),
+            .hooks = { request_validate, local_read_file, &never_stopping },
             .on_unused = version_unused,
         },
         &version);

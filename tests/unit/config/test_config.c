@@ -121,6 +121,9 @@ static void test_normalize(void **state)
 }
 
 #define GOOD "name: 'm' backend: 'onnxruntime' max_batch_size: 4 "
+#define WARMUP_A(rest)                                          \
+    "input { name: 'a' data_type: TYPE_FP32 dims: [ -1, 3 ] } " \
+    "model_warmup { batch_size: 1 inputs { key: 'a' value { data_type: TYPE_FP32 " rest " } } }"
 #define INPUT_A "input { name: 'a' data_type: TYPE_FP32 dims: 1 "
 
 static const struct {
@@ -287,6 +290,43 @@ static const struct {
       "model 'm' batch_output[0]: expected exactly one source_input (found 0); model 'm' "
       "batch_output[0]: the target is not an output of the model (found 'o')",
       0 },
+    { GOOD INPUT_A
+      "} input { name: 'o' data_type: TYPE_STRING dims: [ -1, 2 ] optional: true } "
+      "model_warmup { batch_size: 4 count: 9 inputs { key: 'a' value { data_type: TYPE_FP32 dims: 1 "
+      "random_data: true } } } model_warmup { name: 'all' batch_size: 1 inputs { key: 'a' value { "
+      "data_type: TYPE_FP32 dims: 1 input_data_file: 'x/a' } } inputs { key: 'o' value { data_type: "
+      "TYPE_STRING dims: [ 0, 2 ] zero_data: true } } }",
+      "", 0 },
+    { GOOD INPUT_A
+      "} model_warmup { name: 'w' inputs { key: 'b' value { zero_data: true } } } "
+      "model_warmup { batch_size: 5 inputs { key: 'a' value { data_type: TYPE_INT8 } } }",
+      "model 'm' model_warmup[0] 'w': batch_size is out of range (found 0, expected 1 to 4); "
+      "model 'm' model_warmup[0] 'w'.inputs['b']: the model has no such input (found 'b'); "
+      "model 'm' model_warmup[0] 'w': input 'a' is missing; "
+      "model 'm' model_warmup[1]: batch_size is out of range (found 5, expected 1 to 4); "
+      "model 'm' model_warmup[1].inputs['a']: nothing says what its values are (expected zero_data, "
+      "random_data or input_data_file); model 'm' model_warmup[1].inputs['a']: data_type must be that "
+      "of the model's input (found TYPE_INT8, expected TYPE_FP32)",
+      0 },
+    { GOOD WARMUP_A("dims: [ -1, 3 ] zero_data: true"),
+      "model 'm' model_warmup[0].inputs['a']: warm-up needs a size for every dimension (found [-1,3])",
+      0 },
+    { GOOD WARMUP_A("dims: [ 2, 4 ] zero_data: true"),
+      "model 'm' model_warmup[0].inputs['a']: dims do not fit those of the model's input (found "
+      "[2,4], expected [-1,3], without the batch dimension)",
+      0 },
+    { GOOD WARMUP_A("dims: [ 100000000, 3 ] zero_data: true"),
+      "model 'm' model_warmup[0].inputs['a']: too large for a warm-up (found dims [100000000,3], "
+      "expected at most 1073741824 bytes)",
+      0 },
+    { GOOD WARMUP_A("dims: [ 1, 3 ] input_data_file: '../secret'"),
+      "model 'm' model_warmup[0].inputs['a']: input_data_file must be a file below the model's "
+      "directory 'warmup' (found '../secret')",
+      0 },
+    { GOOD WARMUP_A("dims: [ 1, 3 ] input_data_file: '/etc/passwd'"),
+      "model 'm' model_warmup[0].inputs['a']: input_data_file must be a file below the model's "
+      "directory 'warmup' (found '/etc/passwd')",
+      0 },
     { GOOD "optimization { priority: 7 }",
       "model 'm' optimization.priority: unknown priority (found 7, expected PRIORITY_DEFAULT, "
       "PRIORITY_MAX or PRIORITY_MIN)",
@@ -299,11 +339,10 @@ static const struct {
       "model 'm' ensemble_scheduling: ensembles are not supported by this server yet; remove this "
       "field to serve the model",
       0 },
-    { GOOD "response_cache { enable: true } model_warmup {} instance_group { rate_limiter { "
+    { GOOD "response_cache { enable: true } instance_group { rate_limiter { "
            "priority: 1 } passive: true secondary_devices {} } model_repository_agents { agents {} "
            "}",
-      "model 'm' model_warmup: warm-up requests are not supported by this server yet; remove this "
-      "field to serve the model; model 'm' response_cache: the response cache is not supported by "
+      "model 'm' response_cache: the response cache is not supported by "
       "this server yet; remove this field to serve the model; model 'm' model_repository_agents: "
       "repository agents are not supported by this server yet; remove this field to serve the "
       "model; model 'm' instance_group[0].rate_limiter: rate limiting is not supported by this "
