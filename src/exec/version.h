@@ -84,7 +84,7 @@ struct tis_instance {
     int32_t device_id;
     struct tis_message host_policy;
     struct statistics_shard *statistics; /* of the version\'s */
-    bool initialized; /* the plug-in knows of it */
+    bool initialized;                    /* the plug-in knows of it */
     /* the backend's */
     void *state;
 };
@@ -116,6 +116,9 @@ void version_cancel(struct tis_version *v, struct tis_request *req);
 struct tis_runner *version_take_idle(struct tis_version *v);
 /* Sets the alarm to when the scheduler next has something to do that no put() brings about. */
 void version_set_alarm(struct tis_version *v);
+
+/* Requests that wait for an instance. */
+uint32_t version_pending(struct tis_version *v);
 
 /* Would the instances serve a request now? Asks the backend when it can tell. */
 bool version_is_ready(struct tis_version *v);
