@@ -7,7 +7,7 @@ from harness import GrpcServer, Load, Server, WORKS, say
 from serving import compare
 from table import Row, at_least, at_most
 
-ROWS = ("batch-mlp", "batch-latency", "batch-streams", "isolation")
+ROWS = ("batch-mlp", "batch-latency", "batch-streams", "isolation", "timer")
 MANY = 64  # connections, or streams
 BATCH_SIZE_MAX = 32
 
@@ -87,6 +87,26 @@ def isolation(bench, rows, notes):
                     f"{triton / triton_alone:.2f}x", "", ours / ours_alone <= 1.5))
 
 
+def timer(bench, rows, notes):
+    """How late the batch of a lone client starts: what its request takes, less the delay."""
+    say("timer ...")
+    delay_us = 2000
+    work = batched(WORKS["identity"](), "identity-delay",
+                   f"dynamic_batching {{ max_queue_delay_microseconds: {delay_us} }}")
+    late = {"ours": [], "triton": []}
+    for _ in range(3):
+        for which, values in late.items():
+            with Server(bench, which, work, 1) as server:
+                values.append(server.open_loop(100, bench.seconds)[:2])
+    (ours_p50, ours_p99), (triton_p50, triton_p99) = (
+        [statistics.median(v[i] for v in values) - delay_us for i in (0, 1)]
+        for values in late.values())
+    rows.append(Row(f"a lone request's batch after a delay of {delay_us / 1000:g} ms: late by, with the "
+                    "request itself (p50)", "at most 200 us", f"{ours_p50:.0f} us",
+                    f"{triton_p50:.0f} us", "", ours_p50 <= 200))
+    notes.append(f"the same, p99: ours {ours_p99:.0f} us, Triton {triton_p99:.0f} us")
+
+
 def measure(bench, wanted):
     rows, notes = [], []
     result = None
@@ -98,4 +118,6 @@ def measure(bench, wanted):
         batch_streams(bench, rows, notes)
     if "isolation" in wanted:
         isolation(bench, rows, notes)
+    if "timer" in wanted:
+        timer(bench, rows, notes)
     return rows, notes
