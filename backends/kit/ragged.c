@@ -190,3 +190,68 @@ TRITONSERVER_Error *kit_batch_output_shape(const struct kit_tensor_config *outpu
     }
     return NULL;
 }
+
+/* ---- Padding ---- */
+
+static size_t element_count(const int64_t *shape, uint32_t dims_count)
+{
+    size_t count = 1;
+
+    for (uint32_t i = 0; i < dims_count; i++)
+        count *= (size_t)shape[i];
+    return count;
+}
+
+/* Copies what the two arrays have in common. Dimensions behind the last in which they
+ * differ are one run of memory in both. */
+static void copy_common(char *dst, const int64_t *dst_shape, const char *src,
+                        const int64_t *src_shape, uint32_t dims_count, size_t element_bytes)
+{
+    const bool runs = dims_count < 2 || memcmp(dst_shape + 1, src_shape + 1,
+                                               (dims_count - 1) * sizeof *src_shape) == 0;
+    size_t dst_bytes = element_bytes, src_bytes = element_bytes;
+    int64_t count = 1;
+
+    if (dims_count) {
+        count = dst_shape[0] < src_shape[0] ? dst_shape[0] : src_shape[0];
+        dst_bytes *= element_count(dst_shape + 1, dims_count - 1);
+        src_bytes *= element_count(src_shape + 1, dims_count - 1);
+    }
+    if (runs) {
+        if (count && dst_bytes)
+            memcpy(dst, src, (size_t)count * dst_bytes);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++)
+        copy_common(dst + (size_t)i * dst_bytes, dst_shape + 1, src + (size_t)i * src_bytes,
+                    src_shape + 1, dims_count - 1, element_bytes);
+}
+
+static bool is_zero(const char *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (bytes[i])
+            return false;
+    }
+    return true;
+}
+
+void kit_pad(void *dst, const int64_t *dst_shape, const void *src, const int64_t *src_shape,
+             uint32_t dims_count, size_t element_bytes, const void *padding)
+{
+    const size_t count = element_count(dst_shape, dims_count);
+
+    if (is_zero(padding, element_bytes)) {
+        memset(dst, 0, count * element_bytes);
+    } else {
+        for (size_t i = 0; i < count; i++)
+            memcpy((char *)dst + i * element_bytes, padding, element_bytes);
+    }
+    copy_common(dst, dst_shape, src, src_shape, dims_count, element_bytes);
+}
+
+void kit_cut(void *dst, const int64_t *dst_shape, const void *src, const int64_t *src_shape,
+             uint32_t dims_count, size_t element_bytes)
+{
+    copy_common(dst, dst_shape, src, src_shape, dims_count, element_bytes);
+}

@@ -8,6 +8,8 @@
  *
  * sources are the source input of every request of the batch, in its order, each
  * with a batch dimension.
+ *
+ * The other way is to fill the smaller inputs up: kit_pad() and kit_cut().
  */
 #ifndef KIT_RAGGED_H
 #define KIT_RAGGED_H
@@ -48,5 +50,14 @@ MUST_USE TRITONSERVER_Error *kit_batch_input_fill(const struct kit_batch_input *
 MUST_USE TRITONSERVER_Error *kit_batch_output_shape(const struct kit_tensor_config *output,
                                                     const struct kit_input *source,
                                                     int64_t *ret_shape);
+
+/* Copies src to the front of every dimension of dst, which is nowhere smaller, and
+ * sets the other elements of dst to the one at padding. Row-major arrays. */
+void kit_pad(void *dst, const int64_t *dst_shape, const void *src, const int64_t *src_shape,
+             uint32_t dims_count, size_t element_bytes, const void *padding);
+
+/* Fills dst from the front of every dimension of src, which is nowhere smaller. */
+void kit_cut(void *dst, const int64_t *dst_shape, const void *src, const int64_t *src_shape,
+             uint32_t dims_count, size_t element_bytes);
 
 #endif

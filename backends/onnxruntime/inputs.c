@@ -37,6 +37,54 @@ static TRITONSERVER_Error *join_input(const struct run *run, uint32_t index, con
     return err;
 }
 
+/* One piece of memory with a member's input; it is valid until the next call. */
+static TRITONSERVER_Error *read_piece(struct instance *in, const struct kit_input *input,
+                                      const void **ret_data)
+{
+    TRITONSERVER_Error *err = kit_input_borrow(input, ret_data);
+
+    if (err || *ret_data)
+        return err;
+    err = scratch_reserve(&in->piece, input->byte_size);
+    if (err)
+        return err;
+    *ret_data = in->piece.data;
+    return kit_input_copy(input, in->piece.data);
+}
+
+/* Lays the members' inputs end to end, each filled up to shape. */
+static TRITONSERVER_Error *pad_input(const struct run *run, uint32_t index, int64_t *shape,
+                                     uint32_t rank, const void **ret_data, uint64_t *ret_byte_size)
+{
+    const struct port *port = &run->in->model->inputs[index];
+    struct scratch *scratch = &run->in->input_scratch[index];
+    uint64_t count, row_bytes;
+    char *at;
+    TRITONSERVER_Error *err = kit_shape_count(shape, rank, &count);
+
+    if (!err)
+        err = scratch_reserve(scratch, count * port->element_bytes);
+    if (err)
+        return err;
+    row_bytes = run->batch_size ? count / (uint64_t)run->batch_size * port->element_bytes : 0;
+    at = scratch->data;
+    for (uint32_t m = 0; m < run->member_count; m++) {
+        const struct kit_input *input = &run->members[m]->inputs[index];
+        const void *data;
+
+        err = read_piece(run->in, input, &data);
+        if (err)
+            return err;
+        shape[0] = input->shape[0];
+        kit_pad(at, shape, data, input->shape, rank, port->element_bytes, port->padding);
+        at += row_bytes * (uint64_t)input->shape[0];
+    }
+    shape[0] = run->batch_size;
+    *ret_data = scratch->data;
+    *ret_byte_size = count * port->element_bytes;
+    return NULL;
+}
+
 /* Checks that each member's part of joined BYTES data is what its shape says. */
 static TRITONSERVER_Error *check_strings(const struct run *run, uint32_t index, const char *data)
 {
@@ -77,6 +125,21 @@ static OrtStatus *create_strings(const struct engine *engine, const char *data, 
     return status;
 }
 
+/* The largest of each dimension among the members, kept for cutting the outputs. */
+static void find_joint_shape(const struct run *run, uint32_t index, int64_t *shape)
+{
+    for (uint32_t m = 0; m < run->member_count; m++) {
+        const struct kit_input *input = &run->members[m]->inputs[index];
+
+        for (uint32_t k = 1; k < input->dims_count; k++) {
+            if (input->shape[k] > shape[k])
+                shape[k] = input->shape[k];
+        }
+    }
+    memcpy(run->in->joints[index].shape, shape,
+           run->members[0]->inputs[index].dims_count * sizeof *shape);
+}
+
 /* The shape that the engine sees. */
 static TRITONSERVER_Error *find_shape(const struct run *run, uint32_t index, int64_t *ret_shape,
                                       uint32_t *ret_rank)
@@ -101,9 +164,22 @@ static TRITONSERVER_Error *find_shape(const struct run *run, uint32_t index, int
     }
     *ret_rank = port->scalar ? 0 : first->dims_count;
     memcpy(ret_shape, first->shape, *ret_rank * sizeof *ret_shape);
+    if (port->padded)
+        find_joint_shape(run, index, ret_shape);
     if (model->batching && *ret_rank)
         ret_shape[0] = run->batch_size;
     return NULL;
+}
+
+/* Whether some member's input is smaller than shape, that of the run. */
+static bool is_filled_up(const struct run *run, uint32_t index, const int64_t *shape, uint32_t rank)
+{
+    for (uint32_t m = 0; run->in->model->inputs[index].padded && m < run->member_count; m++) {
+        if (memcmp(run->members[m]->inputs[index].shape + 1, shape + 1,
+                   (rank - 1) * sizeof *shape) != 0)
+            return true;
+    }
+    return false;
 }
 
 static TRITONSERVER_Error *create_input(struct run *run, uint32_t index)
@@ -123,6 +199,9 @@ static TRITONSERVER_Error *create_input(struct run *run, uint32_t index)
     if (model->batching && port->scalar) {
         data = &run->members[0]->scalars[index];
         byte_size = port->element_bytes;
+    } else if (is_filled_up(run, index, shape, rank)) {
+        run->padded = true;
+        err = pad_input(run, index, shape, rank, &data, &byte_size);
     } else {
         err = join_input(run, index, &data, &byte_size);
     }

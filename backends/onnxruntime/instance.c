@@ -8,7 +8,9 @@
  * is known before, writes the output where the response will be sent from.
  *
  * Ragged inputs do not keep items apart: they become one flat tensor, and the batch
- * inputs of the configuration tell the model about the parts (kit/ragged.h).
+ * inputs of the configuration tell the model about the parts (kit/ragged.h). Padded
+ * inputs need not agree either: the smaller ones are filled up, and outputs that follow
+ * them are cut back (padding.c).
  *
  * One bad request does not harm the others: what can be checked is checked item by
  * item, and a group that fails as a whole is run again one by one.
@@ -110,13 +112,15 @@ TRITONSERVER_Error *instance_create(const struct model *model, TRITONBACKEND_Mod
     in->input_names = calloc(inputs, sizeof *in->input_names);
     in->input_values = calloc(inputs, sizeof *in->input_values);
     in->input_scratch = calloc(inputs, sizeof *in->input_scratch);
+    in->joints = calloc(model->padding ? inputs : 1, sizeof *in->joints);
     in->output_names = calloc(outputs, sizeof *in->output_names);
     in->output_values = calloc(outputs, sizeof *in->output_values);
     in->output_ports = calloc(outputs, sizeof *in->output_ports);
     in->output_lent = calloc(outputs, sizeof *in->output_lent);
     in->results = calloc(outputs, sizeof *in->results);
     if (!in->input_names || !in->input_values || !in->input_scratch || !in->output_names ||
-        !in->output_values || !in->output_ports || !in->output_lent || !in->results) {
+        !in->output_values || !in->output_ports || !in->output_lent || !in->results ||
+        !in->joints) {
         instance_destroy(in);
         return kit_error_memory((inputs + outputs) * sizeof(void *), "an instance");
     }
@@ -138,10 +142,12 @@ void instance_destroy(struct instance *in)
         free(in->input_scratch[i].data);
     free(in->string_bytes.data);
     free(in->string_offsets.data);
+    free(in->piece.data);
     free_items(in);
     free(in->input_names);
     free(in->input_values);
     free(in->input_scratch);
+    free(in->joints);
     free(in->output_names);
     free(in->output_values);
     free(in->output_ports);
@@ -246,6 +252,10 @@ static TRITONSERVER_Error *read_input(const struct model *model, uint32_t index,
         return kit_error(TRITONSERVER_ERROR_INVALID_ARG,
                          "input '%s' has %" PRIu32 " dimensions, the limit is %d", port->name,
                          input->dims_count, RANK_MAX);
+    if (port->padded && input->dims_count != port->config->dims_count + 1)
+        return kit_error(TRITONSERVER_ERROR_INVALID_ARG,
+                         "input '%s' has %" PRIu32 " dimensions, expected %" PRIu32, port->name,
+                         input->dims_count, port->config->dims_count + 1);
     if (model->batching)
         err = check_batch_size(input, is_first, item);
     if (!err)
@@ -253,6 +263,28 @@ static TRITONSERVER_Error *read_input(const struct model *model, uint32_t index,
     if (!err && port->scalar && model->batching)
         err = read_scalar(port, input, count, &item->scalars[index]);
     return err;
+}
+
+/* Checks that padded inputs agree in the sizes that the model calls by one name: filled
+ * up they would, and the model could not tell any more. */
+static TRITONSERVER_Error *check_ties(const struct model *model, const struct item *item)
+{
+    for (uint32_t i = 0; i < model->config.input_count; i++) {
+        const struct kit_input *input = &item->inputs[i];
+
+        for (uint32_t k = 1; input->handle && k < model->inputs[i].tie_count; k++) {
+            const struct tie tie = model->inputs[i].ties[k];
+            const struct kit_input *other = &item->inputs[tie.input];
+
+            if (tie.dim > 0 && other->handle && input->shape[k] != other->shape[tie.dim])
+                return kit_error(TRITONSERVER_ERROR_INVALID_ARG,
+                                 "input '%s' has size %" PRId64 " in dimension %" PRIu32
+                                 ", expected %" PRId64 " as input '%s' in dimension %" PRIu32,
+                                 input->name, input->shape[k], k, other->shape[tie.dim],
+                                 other->name, tie.dim);
+        }
+    }
+    return NULL;
 }
 
 static TRITONSERVER_Error *read_wanted(const struct model *model, struct item *item)
@@ -300,6 +332,8 @@ static bool item_open(struct instance *in, TRITONBACKEND_Request *request,
         if (item->inputs[i].handle)
             is_first = false;
     }
+    if (!err && model->padding)
+        err = check_ties(model, item);
     if (!err)
         return true;
     kit_request_finish(&item->request, in->handle, times,
@@ -307,24 +341,100 @@ static bool item_open(struct instance *in, TRITONBACKEND_Request *request,
     return false;
 }
 
+/* ---- Groups: which items run together ---- */
+
+/* Whether the shapes of two items allow them to share a run. */
+static bool shapes_match(const struct port *port, const struct kit_input *x,
+                         const struct kit_input *y)
+{
+    for (uint32_t i = 1; i < x->dims_count; i++) {
+        if (x->shape[i] != y->shape[i] && !(port->padded && port->config->dims[i - 1] == -1))
+            return false;
+    }
+    return true;
+}
+
 /* Whether two items can share a run. */
 static bool items_match(const struct model *model, const struct item *a, const struct item *b)
 {
     for (uint32_t i = 0; i < model->config.input_count; i++) {
+        const struct port *port = &model->inputs[i];
         const struct kit_input *x = &a->inputs[i], *y = &b->inputs[i];
 
         if (!x->handle != !y->handle || x->dims_count != y->dims_count)
             return false;
-        if (!x->handle)
+        if (!x->handle || port->ragged)
             continue;
-        if (model->inputs[i].ragged)
-            continue;
-        if (model->inputs[i].scalar
-                ? a->scalars[i] != b->scalars[i]
-                : memcmp(x->shape + 1, y->shape + 1, (x->dims_count - 1) * sizeof *x->shape) != 0)
+        if (port->scalar ? a->scalars[i] != b->scalars[i] : !shapes_match(port, x, y))
             return false;
     }
     return true;
+}
+
+/* What padding may cost: a group's inputs grow to this many times their size, or to
+ * this many bytes. Beyond, running the large ones apart is cheaper; and no client
+ * should be able to make two small requests a large one. */
+static const uint64_t PAD_FACTOR_MAX = 8;
+static const uint64_t PAD_BYTES_FREE = 1 << 20;
+
+/* Adds input to what the group has of it; false when the padding would cost too much. */
+static bool join(const struct port *port, const struct kit_input *input, int64_t rows,
+                 const struct joint *old, struct joint *ret_joint)
+{
+    uint64_t bytes = (uint64_t)rows * port->element_bytes;
+
+    ret_joint->byte_size = old->byte_size + input->byte_size;
+    for (uint32_t k = 1; k < input->dims_count; k++) {
+        ret_joint->shape[k] = input->shape[k] > old->shape[k] ? input->shape[k] : old->shape[k];
+        if (__builtin_mul_overflow(bytes, (uint64_t)ret_joint->shape[k], &bytes))
+            return false;
+    }
+    return bytes <= PAD_BYTES_FREE || bytes / PAD_FACTOR_MAX <= ret_joint->byte_size;
+}
+
+/* Adds item to the group's padded inputs, of rows rows with it; false leaves them as they were. */
+static bool join_all(struct instance *in, const struct item *item, int64_t rows)
+{
+    for (int commit = 0; commit < 2; commit++) {
+        for (uint32_t i = 0; i < in->model->config.input_count; i++) {
+            struct joint joint;
+
+            if (!in->model->inputs[i].padded || !item->inputs[i].handle)
+                continue;
+            if (!join(&in->model->inputs[i], &item->inputs[i], rows, &in->joints[i], &joint))
+                return false;
+            if (commit)
+                in->joints[i] = joint;
+        }
+    }
+    return true;
+}
+
+/* Moves the items that can run together with the first open one into in->group;
+ * returns their number. */
+static uint32_t next_group(struct instance *in, uint32_t item_count, uint32_t first)
+{
+    const struct model *model = in->model;
+    int64_t batch_size = in->items[first].batch_size;
+    uint32_t count = 1;
+
+    in->group[0] = &in->items[first];
+    if (model->padding) {
+        memset(in->joints, 0, model->config.input_count * sizeof *in->joints);
+        join_all(in, in->group[0], batch_size);
+    }
+    for (uint32_t i = first + 1; model->batching && i < item_count; i++) {
+        struct item *item = &in->items[i];
+
+        if (!item->request.request || !items_match(model, in->group[0], item) ||
+            batch_size + item->batch_size > model->config.batch_size_max)
+            continue;
+        if (model->padding && !join_all(in, item, batch_size + item->batch_size))
+            continue;
+        batch_size += item->batch_size;
+        in->group[count++] = item;
+    }
+    return count;
 }
 
 /* ---- Runs ---- */
@@ -415,27 +525,6 @@ static void run_group(struct instance *in, struct item **members, uint32_t membe
     release_values(&run);
 }
 
-/* Moves the items that can run together with the first open one into in->group;
- * returns their number. */
-static uint32_t next_group(struct instance *in, uint32_t item_count, uint32_t first)
-{
-    const struct model *model = in->model;
-    int64_t batch_size = in->items[first].batch_size;
-    uint32_t count = 1;
-
-    in->group[0] = &in->items[first];
-    for (uint32_t i = first + 1; model->batching && i < item_count; i++) {
-        struct item *item = &in->items[i];
-
-        if (!item->request.request || !items_match(model, in->group[0], item) ||
-            batch_size + item->batch_size > model->config.batch_size_max)
-            continue;
-        batch_size += item->batch_size;
-        in->group[count++] = item;
-    }
-    return count;
-}
-
 TRITONSERVER_Error *instance_execute(struct instance *in, TRITONBACKEND_Request **requests,
                                      uint32_t request_count)
 {
@@ -458,5 +547,6 @@ TRITONSERVER_Error *instance_execute(struct instance *in, TRITONBACKEND_Request 
         scratch_trim(&in->input_scratch[i]);
     scratch_trim(&in->string_bytes);
     scratch_trim(&in->string_offsets);
+    scratch_trim(&in->piece);
     return NULL;
 }

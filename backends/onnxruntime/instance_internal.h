@@ -29,6 +29,12 @@ struct item {
     bool *wanted;              /* in the order of the model's outputs */
 };
 
+/* What the members of a group make of a padded input together. */
+struct joint {
+    int64_t shape[RANK_MAX]; /* the largest of each dimension; the batch's is not set */
+    uint64_t byte_size;      /* of the members' own elements */
+};
+
 /* An output that the engine has allocated. */
 struct result {
     const struct port *port;
@@ -58,13 +64,14 @@ struct instance {
     const char **input_names;
     OrtValue **input_values;
     struct scratch *input_scratch;
+    struct joint *joints; /* of padded inputs */
     const char **output_names;
     OrtValue **output_values;
     uint32_t *output_ports; /* the index in model->outputs */
     bool *output_lent;      /* the engine writes into the response's memory */
     struct result *results; /* where it does not */
 
-    struct scratch string_bytes, string_offsets;
+    struct scratch string_bytes, string_offsets, piece;
 };
 
 /* One run of the engine, for a group of items. */
@@ -73,6 +80,7 @@ struct run {
     struct item **members;
     uint32_t member_count;
     int64_t batch_size; /* of all members together */
+    bool padded;        /* their shapes differ: some inputs are filled up */
     uint32_t input_count, output_count;
     struct kit_times times;
 };

@@ -384,6 +384,8 @@ TRITONSERVER_Error *model_open(const struct engine *engine, TRITONBACKEND_Model 
     model->batching = model->config.batch_size_max > 0;
     if (!err)
         err = create_ports(model);
+    if (!err)
+        err = padding_read(model);
     if (err) {
         err = kit_error_wrap(err, "model '%s' version %" PRIu64,
                              model->config.name ? model->config.name : "", model->config.version);
@@ -398,8 +400,12 @@ void model_close(struct model *model)
 {
     if (!model)
         return;
-    for (uint32_t i = 0; model->outputs && i < model->config.output_count; i++)
+    for (uint32_t i = 0; model->outputs && i < model->config.output_count; i++) {
         free(model->outputs[i].out_dims);
+        free(model->outputs[i].ties);
+    }
+    for (uint32_t i = 0; model->inputs && i < model->config.input_count; i++)
+        free(model->inputs[i].ties);
     free(model->inputs);
     free(model->outputs);
     if (model->run_options)

@@ -126,6 +126,7 @@ typedef void (*OrtLoggingFunction)(void *param, OrtLoggingLevel severity, const 
     X(60, GetTensorElementType, OrtStatus *, const OrtTensorTypeAndShapeInfo *info, ONNXTensorElementDataType *out) \
     X(61, GetDimensionsCount, OrtStatus *, const OrtTensorTypeAndShapeInfo *info, size_t *out)     \
     X(62, GetDimensions, OrtStatus *, const OrtTensorTypeAndShapeInfo *info, int64_t *dim_values, size_t dim_values_length) \
+    X(63, GetSymbolicDimensions, OrtStatus *, const OrtTensorTypeAndShapeInfo *info, const char *dim_params[], size_t dim_params_length) \
     X(65, GetTensorTypeAndShape, OrtStatus *, const OrtValue *value, OrtTensorTypeAndShapeInfo **out) \
     X(69, CreateCpuMemoryInfo, OrtStatus *, OrtAllocatorType type, OrtMemType mem_type, OrtMemoryInfo **out) \
     X(76, AllocatorFree, OrtStatus *, OrtAllocator *ort_allocator, void *p)                        \

@@ -65,9 +65,25 @@ TRITONSERVER_Error *outputs_prepare(struct run *run)
 struct part {
     uint32_t rank;
     int64_t shape[RANK_MAX];
-    uint64_t first; /* element of the result */
-    uint64_t count;
+    uint64_t first;     /* element of the result */
+    uint64_t count;     /* elements from there */
+    bool cut;           /* the member gets the front of every dimension of them only: */
+    uint64_t cut_count; /* so many elements */
 };
+
+/* The sizes of the member's own inputs, where the result has those of the padded ones. */
+static TRITONSERVER_Error *cut_part(const struct port *port, const struct item *item,
+                                    struct part *part)
+{
+    for (uint32_t i = 1; i < port->tie_count; i++) {
+        const struct kit_input *input = &item->inputs[port->ties[i].input];
+
+        if (port->ties[i].dim > 0 && input->handle)
+            part->shape[i] = input->shape[port->ties[i].dim];
+    }
+    part->cut = true;
+    return kit_shape_count(part->shape, part->rank, &part->cut_count);
+}
 
 /* Steps from the part of the member before, or from a zeroed one, to member's. */
 static TRITONSERVER_Error *next_part(const struct run *run, const struct result *r, uint32_t member,
@@ -90,6 +106,28 @@ static TRITONSERVER_Error *next_part(const struct run *run, const struct result 
     if (model->batching) {
         part->shape[0] = item->batch_size;
         part->count = r->row_count * (uint64_t)item->batch_size;
+    }
+    return run->padded && r->port->ties ? cut_part(r->port, item, part) : NULL;
+}
+
+/* Checks that the result has the sizes of the padded inputs that it follows. */
+static TRITONSERVER_Error *check_ties(const struct run *run, const struct result *r)
+{
+    const struct port *port = r->port;
+    char text[KIT_SHAPE_TEXT_BYTES];
+
+    for (uint32_t i = 1; i < port->tie_count; i++) {
+        const struct tie tie = port->ties[i];
+
+        if (tie.dim == 0 || !run->members[0]->inputs[tie.input].handle)
+            continue;
+        if (r->rank != port->tie_count || r->shape[i] != run->in->joints[tie.input].shape[tie.dim])
+            return kit_error(TRITONSERVER_ERROR_INTERNAL,
+                             "output '%s' came with shape %s, expected %" PRId64
+                             " in dimension %" PRIu32 ", the size of padded input '%s'",
+                             port->name, kit_shape_text(r->shape, r->rank, text),
+                             run->in->joints[tie.input].shape[tie.dim], i,
+                             run->in->model->inputs[tie.input].name);
     }
     return NULL;
 }
@@ -133,7 +171,8 @@ static TRITONSERVER_Error *check_result(const struct run *run, struct result *r)
                          "output '%s' came with shape %s, expected %" PRId64
                          " at the front, the size of the batch",
                          port->name, kit_shape_text(r->shape, r->rank, text), run->batch_size);
-    return kit_shape_count(r->shape + 1, r->rank - 1, &r->row_count);
+    err = kit_shape_count(r->shape + 1, r->rank - 1, &r->row_count);
+    return !err && run->padded ? check_ties(run, r) : err;
 }
 
 static TRITONSERVER_Error *read_result(const struct run *run, uint32_t k, struct result *r)
@@ -176,6 +215,21 @@ static TRITONSERVER_Error *open_part(const struct result *r, const struct item *
                            part->rank, byte_size, ret_data);
 }
 
+static void copy_part(const struct result *r, const struct part *part, const char *data,
+                      void *memory)
+{
+    int64_t whole[RANK_MAX];
+
+    if (!part->cut) {
+        if (part->count)
+            memcpy(memory, data, part->count * r->port->element_bytes);
+        return;
+    }
+    memcpy(whole, r->shape, r->rank * sizeof *whole);
+    whole[0] = part->shape[0];
+    kit_cut(memory, part->shape, data, whole, r->rank, r->port->element_bytes);
+}
+
 static TRITONSERVER_Error *deliver_numbers(const struct run *run, uint32_t output,
                                            const struct result *r)
 {
@@ -192,9 +246,10 @@ static TRITONSERVER_Error *deliver_numbers(const struct run *run, uint32_t outpu
         err = next_part(run, r, m, &part);
         if (err || item->error || !item->wanted[output])
             continue;
-        item->error = open_part(r, item, &part, part.count * element_bytes, &memory);
-        if (!item->error && part.count)
-            memcpy(memory, (char *)data + part.first * element_bytes, part.count * element_bytes);
+        item->error = open_part(r, item, &part,
+                                (part.cut ? part.cut_count : part.count) * element_bytes, &memory);
+        if (!item->error)
+            copy_part(r, &part, (char *)data + part.first * element_bytes, memory);
     }
     return err;
 }

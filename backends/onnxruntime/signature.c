@@ -13,10 +13,21 @@
 typedef OrtStatus *(*name_fn)(const OrtSession *, size_t, OrtAllocator *, char **);
 typedef OrtStatus *(*type_fn)(const OrtSession *, size_t, OrtTypeInfo **);
 
+static bool copy_dim_names(const char *const *names, struct signature_tensor *tensor)
+{
+    for (uint32_t i = 0; i < tensor->rank; i++) {
+        tensor->dim_names[i] = strdup(tensor->dims[i] == -1 ? names[i] : "");
+        if (!tensor->dim_names[i])
+            return false;
+    }
+    return true;
+}
+
 static OrtStatus *read_shape(const struct ort_api *api, const OrtTypeInfo *type,
-                             struct signature_tensor *tensor)
+                             struct signature_tensor *tensor, bool *ret_copied)
 {
     const OrtTensorTypeAndShapeInfo *info = NULL; /* part of type */
+    const char *dim_names[RANK_MAX];              /* borrowed from it */
     size_t rank = 0;
     OrtStatus *status = api->CastTypeInfoToTensorInfo(type, &info);
 
@@ -29,6 +40,10 @@ static OrtStatus *read_shape(const struct ort_api *api, const OrtTypeInfo *type,
         return NULL;
     tensor->rank = (uint32_t)rank;
     status = api->GetDimensions(info, tensor->dims, rank);
+    if (!status)
+        status = api->GetSymbolicDimensions(info, dim_names, rank);
+    if (!status)
+        *ret_copied = copy_dim_names(dim_names, tensor);
     if (!status)
         status = api->GetTensorElementType(info, &tensor->element);
     if (!status && datatype_from_element(tensor->element) == TRITONSERVER_TYPE_INVALID)
@@ -43,6 +58,7 @@ static TRITONSERVER_Error *read_tensor(const struct engine *engine, const OrtSes
     const struct ort_api *api = &engine->api;
     OrtTypeInfo *type = NULL;
     char *name = NULL;
+    bool copied = true;
     OrtStatus *status = get_name(session, index, engine->allocator, &name);
 
     if (status)
@@ -52,10 +68,10 @@ static TRITONSERVER_Error *read_tensor(const struct engine *engine, const OrtSes
     if (!status)
         status = get_type(session, index, &type);
     if (!status)
-        status = read_shape(api, type, tensor);
+        status = read_shape(api, type, tensor, &copied);
     if (type)
         api->ReleaseTypeInfo(type);
-    if (!status && !tensor->name)
+    if (!status && (!tensor->name || !copied))
         return kit_error_memory(0, "a tensor's name");
     return engine_error(engine, status);
 }
@@ -103,8 +119,11 @@ TRITONSERVER_Error *signature_read(const struct engine *engine, const OrtSession
 
 static void free_tensors(struct signature_tensor *tensors, size_t count)
 {
-    for (size_t i = 0; tensors && i < count; i++)
+    for (size_t i = 0; tensors && i < count; i++) {
         free(tensors[i].name);
+        for (uint32_t k = 0; k < tensors[i].rank; k++)
+            free(tensors[i].dim_names[k]);
+    }
     free(tensors);
 }
 

@@ -1,6 +1,6 @@
 /* signature.h - what a loaded ONNX model says about its own inputs and outputs.
  *
- * Ownership: names and dims belong to the signature.
+ * Ownership: all names and dims belong to the signature.
  * Threads:   constant after signature_read(), so any.
  */
 #ifndef SIGNATURE_H
@@ -20,6 +20,9 @@ struct signature_tensor {
      * scalar, or that the model does not say: the engine does not tell which. */
     uint32_t rank;
     int64_t dims[RANK_MAX];
+    /* The names of dimensions of any size; "" where there is none. Tensors with the
+     * same name agree in that size. */
+    char *dim_names[RANK_MAX];
     bool required; /* false: an initializer that an input may override */
 };
 

@@ -264,6 +264,53 @@ static void test_batch_output_shape(void)
                 "output 'Y' takes dimension 3 from input 'X', which has shape [2,7,9]");
 }
 
+/* Every pair of shapes of up to three dimensions: each element of dst is src's at the same place,
+ * or the padding; and cut back it is src again. */
+static void check_pad(const int64_t *large, const int64_t *small, uint32_t rank, int32_t padding)
+{
+    int64_t sizes[2][3] = { { 1, 1, 1 }, { 1, 1, 1 } };
+    int32_t *src, *dst, *again;
+    size_t src_bytes, dst_bytes;
+
+    memcpy(sizes[0] + 3 - rank, small, rank * sizeof *small);
+    memcpy(sizes[1] + 3 - rank, large, rank * sizeof *large);
+    src_bytes = (size_t)(sizes[0][0] * sizes[0][1] * sizes[0][2]) * sizeof *src;
+    dst_bytes = (size_t)(sizes[1][0] * sizes[1][1] * sizes[1][2]) * sizeof *dst;
+    src = malloc(src_bytes); /* exactly as large as they are: the sanitizer sees what is beside */
+    again = malloc(src_bytes);
+    dst = malloc(dst_bytes);
+    for (size_t i = 0; i < src_bytes / sizeof *src; i++)
+        src[i] = (int32_t)i + 1;
+
+    kit_pad(dst, large, src, small, rank, sizeof *dst, &padding);
+    for (int64_t i = 0; i < sizes[1][0]; i++)
+        for (int64_t j = 0; j < sizes[1][1]; j++)
+            for (int64_t k = 0; k < sizes[1][2]; k++) {
+                bool in = i < sizes[0][0] && j < sizes[0][1] && k < sizes[0][2];
+                int32_t want = in ? src[(i * sizes[0][1] + j) * sizes[0][2] + k] : padding;
+                CHECK(dst[(i * sizes[1][1] + j) * sizes[1][2] + k] == want);
+            }
+    kit_cut(again, small, dst, large, rank, sizeof *dst);
+    CHECK(src_bytes == 0 || memcmp(again, src, src_bytes) == 0);
+    free(src);
+    free(again);
+    free(dst);
+}
+
+static void test_padding(void)
+{
+    for (uint32_t rank = 0; rank <= 3; rank++)
+        for (int code = 0; code < 1 << 12; code++) { /* two bits for each of six sizes */
+            int64_t large[3], small[3];
+
+            for (uint32_t i = 0; i < 3; i++) {
+                small[i] = code >> 2 * i & 3;
+                large[i] = small[i] + (code >> (6 + 2 * i) & 3);
+            }
+            check_pad(large, small, rank, code % 2 ? -1 : 0);
+        }
+}
+
 int main(void)
 {
     test_rows();
@@ -273,6 +320,7 @@ int main(void)
     test_batch_inputs();
     test_batch_inputs_that_cannot_be();
     test_batch_output_shape();
+    test_padding();
     puts("ok");
     return 0;
 }

@@ -392,6 +392,164 @@ static void test_batch_output_of_another_size(void)
     host_unload();
 }
 
+#define PARAMETER(key, value) "\"" key "\":{\"string_value\":\"" value "\"}"
+
+#define MASKED(parameters)                                          \
+    "{\"max_batch_size\":8,\"parameters\":{" parameters             \
+    "},\"input\":[" TENSOR("IDS", "TYPE_INT64", "[-1]") "," TENSOR( \
+        "MASK", "TYPE_FP32",                                        \
+        "[-1]") "],\"output\":[" TENSOR("OUTPUT0", "TYPE_FP32",     \
+                                        "[-1]") "," TENSOR("WHOLE", "TYPE_FP32", "[-1]") "]}"
+
+static const int64_t IDS[16] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
+
+static void masked_request(struct tis_request *r, int64_t rows, int64_t ids, int64_t mask)
+{
+    *r = (struct tis_request){
+        .inputs = { { .name = "IDS",
+                      .datatype = TRITONSERVER_TYPE_INT64,
+                      .shape = { rows, ids },
+                      .dims_count = 2,
+                      .piece_count = 1,
+                      .pieces = { { IDS, (uint64_t)(rows * ids) * sizeof *IDS } } },
+                    { .name = "MASK",
+                      .datatype = TRITONSERVER_TYPE_FP32,
+                      .shape = { rows, mask },
+                      .dims_count = 2,
+                      .piece_count = 1,
+                      .pieces = { { B, (uint64_t)(rows * mask) * sizeof *B } } } },
+        .outputs = { "OUTPUT0", "WHOLE" },
+    };
+}
+
+/* Requests of unlike lengths in one run. OUTPUT0, of the inputs' length, is cut back; WHOLE is not,
+ * and shows the padding of IDS. One request's inputs do not belong together: it fails alone. */
+static void test_padded(void)
+{
+    static const int64_t SHAPES[][2] = { { 1, 3 }, { 2, 5 }, { 1, 4 }, { 1, 1 } };
+    struct tis_request requests[4], *batch[4];
+
+    load("masked", MASKED(PARAMETER("pad_batch.IDS", "-7") "," PARAMETER("pad_batch", "0")));
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 4; i++) {
+            batch[i] = &requests[i];
+            masked_request(batch[i], SHAPES[i][0], SHAPES[i][1], SHAPES[i][1] - (i == 2));
+        }
+        requests[1].inputs[0].piece_count = 2;
+        requests[1].inputs[0].pieces[0].byte_size = 11;
+        requests[1].inputs[0].pieces[1].data = (const char *)IDS + 11;
+        requests[1].inputs[0].pieces[1].byte_size = 10 * sizeof *IDS - 11;
+        host_execute(batch, 4);
+        CHECK(host.execution_count == 1 && host.executed_batch_size == 4);
+        CHECK(strstr(requests[2].error, "input 'MASK' has size 3 in dimension 1, expected 4 as "
+                                        "input 'IDS' in dimension 1"));
+        for (int i = 0; i < 4; i++) {
+            const int64_t rows = SHAPES[i][0], length = SHAPES[i][1];
+            const float *product = requests[i].results[0].data,
+                        *whole = requests[i].results[1].data;
+
+            if (i == 2) {
+                host_reset(batch[i]);
+                continue;
+            }
+            CHECK(!requests[i].error[0]);
+            CHECK(requests[i].results[0].shape[0] == rows &&
+                  requests[i].results[0].shape[1] == length);
+            CHECK(requests[i].results[1].shape[0] == rows && requests[i].results[1].shape[1] == 5);
+            for (int64_t k = 0; k < rows * length; k++)
+                CHECK(product[k] == (float)IDS[k] * B[k]);
+            for (int64_t k = 0; k < rows * 5; k++)
+                CHECK(whole[k] == (k % 5 < length ? (float)IDS[k / 5 * length + k % 5] : -7.0f));
+            host_reset(batch[i]);
+        }
+    }
+    host_unload();
+}
+
+/* Two dimensions of any size. Inputs that would grow too much by padding run apart. */
+static void test_padding_has_a_limit(void)
+{
+    static const struct {
+        int64_t heights[2], widths[2];
+        uint32_t execution_count;
+    } CASES[] = {
+        { { 2, 3 }, { 5, 1 }, 1 },
+        { { 600, 1 }, { 1, 600 }, 2 },
+        { { 0, 1 }, { 7, 0 }, 1 },
+        { { 2, 2 }, { 3, 3 }, 1 },
+    };
+    static float numbers[600];
+    struct tis_request requests[2], *batch[] = { &requests[0], &requests[1] };
+
+    for (int i = 0; i < 600; i++)
+        numbers[i] = (float)i;
+    load("double",
+         "{\"max_batch_size\":8,\"parameters\":{" PARAMETER(
+             "pad_batch",
+             "0.5") "},"
+                    "\"input\":[" TENSOR("INPUT0", "TYPE_FP32",
+                                         "[-1,-1]") "],"
+                                                    "\"output\":[" TENSOR("OUTPUT0", "TYPE_FP32",
+                                                                          "[-1,-1]") "]}");
+    for (size_t c = 0; c < sizeof CASES / sizeof *CASES; c++) {
+        for (int i = 0; i < 2; i++) {
+            const int64_t height = CASES[c].heights[i], width = CASES[c].widths[i];
+
+            requests[i] = (struct tis_request){
+                .inputs = { { .name = "INPUT0",
+                              .datatype = TRITONSERVER_TYPE_FP32,
+                              .shape = { 1, height, width },
+                              .dims_count = 3,
+                              .piece_count = 1,
+                              .pieces = { { numbers,
+                                            (uint64_t)(height * width) * sizeof *numbers } } } },
+                .outputs = { "OUTPUT0" },
+            };
+        }
+        host_execute(batch, 2);
+        CHECK(host.execution_count == CASES[c].execution_count && host.executed_batch_size == 2);
+        for (int i = 0; i < 2; i++) {
+            const struct tis_output *out = &requests[i].results[0];
+            const float *doubled = out->data;
+
+            CHECK(!requests[i].error[0] && out->dims_count == 3 && out->shape[0] == 1);
+            CHECK(out->shape[1] == CASES[c].heights[i] && out->shape[2] == CASES[c].widths[i]);
+            for (int64_t k = 0; k < out->shape[1] * out->shape[2]; k++)
+                CHECK(doubled[k] == numbers[k] * 2);
+            host_reset(batch[i]);
+        }
+    }
+    host_unload();
+}
+
+/* Parameters that cannot be meant. */
+static void test_padding_parameters(void)
+{
+    static const struct {
+        const char *parameters, *words;
+    } CASES[] = {
+        { PARAMETER("pad_batch", "1.5"), "'1.5' is no padding for input 'IDS' of type INT64" },
+        { PARAMETER("pad_batch", ""), "'' is no padding" },
+        { PARAMETER("pad_batch.MASK", "none"), "parameter 'pad_batch.MASK': 'none' is no padding" },
+        { PARAMETER("pad_batch.OTHER", "0"), "there is no input 'OTHER' that can be padded" },
+        { PARAMETER("pad_batch.", "0"), "there is no input '' that can be padded" },
+    };
+    static char directory[4096], config[4096];
+    char reason[4096];
+
+    snprintf(directory, sizeof directory, "%s/masked", models);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        snprintf(config, sizeof config, MASKED("%s"), CASES[i].parameters);
+        host = (struct host){ .config = config, .directory = directory, .settings = settings };
+        CHECK(!host_load(reason));
+        if (!strstr(reason, CASES[i].words)) {
+            fprintf(stderr, "'%s' lacks '%s'\n", reason, CASES[i].words);
+            exit(1);
+        }
+        host_unload();
+    }
+}
+
 /* A derived configuration: nothing but the model file. */
 static void test_derived(void)
 {
@@ -581,6 +739,9 @@ int main(int argc, char **argv)
     test_strings();
     test_ragged();
     test_batch_output_of_another_size();
+    test_padded();
+    test_padding_has_a_limit();
+    test_padding_parameters();
     test_derived();
     test_failing_load();
     test_sessions();

@@ -24,6 +24,8 @@ MODELS = {
     "add_sub": onnx_models.add_sub("FP32", [None, None]),
     "lookup": onnx_models.lookup([None, 2]),
     "strings": onnx_models.identity("BYTES", [None, 2]),
+    "double": onnx_models.double([None, "height", "width"]),
+    "masked": onnx_models.masked(),
     "ragged": onnx_models.ragged("INT32"),
 }
 

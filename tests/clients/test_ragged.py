@@ -41,6 +41,21 @@ def models():
     m["ragged_square"] = (
         onnx_models.ragged_config("ragged_square", "INT32", "[ -1, -1 ]", batching(4)),
         onnx_models.ragged("INT32"))
+    m["padded"] = (f"""backend: "onnxruntime"
+max_batch_size: 8
+input {{ name: "IDS" data_type: TYPE_INT64 dims: [ -1 ] }}
+input {{ name: "MASK" data_type: TYPE_FP32 dims: [ -1 ] }}
+output {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: [ -1 ] }}
+output {{ name: "WHOLE" data_type: TYPE_FP32 dims: [ -1 ] }}
+parameters {{ key: "pad_batch" value {{ string_value: "0" }} }}
+parameters {{ key: "pad_batch.IDS" value {{ string_value: "-7" }} }}
+{batching(4)}""", onnx_models.masked())
+    m["padded_too_much"] = (f"""backend: "onnxruntime"
+max_batch_size: 8
+input {{ name: "INPUT0" data_type: TYPE_FP32 dims: [ -1, -1 ] }}
+output {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: [ -1, -1 ] }}
+parameters {{ key: "pad_batch" value {{ string_value: "0" }} }}
+{batching(2)}""", onnx_models.double([None, "height", "width"]))
     return m
 
 
@@ -58,20 +73,29 @@ def repository(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=["ours", "triton"])
-def server(request, repository, tmp_path_factory):
-    library = f"--backend-config=onnxruntime,library={ORT}"
-    if request.param == "ours":
-        with Server(repository, library) as one:
-            yield one
-        return
+LIBRARY = f"--backend-config=onnxruntime,library={ORT}"
+
+
+@pytest.fixture(scope="module")
+def ours(repository):
+    with Server(repository, LIBRARY) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def peer(repository, tmp_path_factory):
     reason = triton.missing("onnxruntime")
     if reason:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("triton")
     backends = triton.add_backends(folder / "backends", "onnxruntime")
-    with triton.Triton(repository, backends, folder, library) as one:
+    with triton.Triton(repository, backends, folder, LIBRARY) as one:
         yield one
+
+
+@pytest.fixture(scope="module", params=["ours", "peer"])
+def server(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -183,3 +207,46 @@ def test_statistics_count_requests_and_rows(server, protocol):
     assert grown == {"inference_count": 4, "execution_count": 1}
     assert after["inference_stats"]["success"]["count"] - \
         before["inference_stats"]["success"]["count"] == 2
+
+
+# ---- Padded inputs: an extension of this server ----
+
+def padded_call(first, rows, length, mask_length=None):
+    ids = np.arange(first, first + rows * length, dtype="i8").reshape(rows, length)
+    return {"IDS": ids, "MASK": np.full((rows, mask_length or length), 0.5, "f4")}
+
+
+def test_padded_inputs_share_an_execution(ours, protocol):
+    calls = [padded_call(10, 1, 3), padded_call(20, 2, 5), padded_call(40, 1, 1)]
+    results, executions = infer_together(ours, protocol, "padded", [(call, None) for call in calls])
+    assert executions == 1
+    for call, got in zip(calls, results):
+        rows, length = call["IDS"].shape
+        assert got["OUTPUT0"].shape == (rows, length)
+        assert (got["OUTPUT0"] == call["IDS"] * 0.5).all()
+        padding = np.full((rows, 5 - length), -7)
+        assert (got["WHOLE"] == np.concatenate([call["IDS"], padding], axis=1)).all()
+
+
+def test_padding_does_not_hide_what_does_not_belong_together(ours, protocol):
+    calls = [padded_call(10, 1, 3), padded_call(20, 1, 3, 2), padded_call(30, 2, 2)]
+    results, _ = infer_together(ours, protocol, "padded", [(call, None) for call in calls])
+    assert "input 'MASK' has size 2 in dimension 1, expected 3 as input 'IDS'" in str(results[1])
+    for i in (0, 2):
+        assert (results[i]["OUTPUT0"] == calls[i]["IDS"] * 0.5).all()
+
+
+def test_large_requests_are_not_padded_for_each_other(ours, protocol):
+    calls = [{"INPUT0": np.ones(shape, "f4")} for shape in ((1, 2000, 1), (1, 1, 2000))]
+    results, executions = infer_together(ours, protocol, "padded_too_much",
+                                         [(call, None) for call in calls])
+    assert executions == 2
+    for call, got in zip(calls, results):
+        assert got["OUTPUT0"].shape == call["INPUT0"].shape and (got["OUTPUT0"] == 2).all()
+
+
+def test_a_model_with_padding_serves_in_triton_too(server, protocol):
+    """Where requests of unlike shapes do not meet, the parameter changes nothing."""
+    call = padded_call(10, 4, 3)
+    got = infer(server, protocol, "padded", call)
+    assert (got["OUTPUT0"] == call["IDS"] * 0.5).all() and (got["WHOLE"] == call["IDS"]).all()

@@ -156,6 +156,23 @@ def mlp(sizes, seed=0):
                  [("OUTPUT0", "FP32", [None, sizes[-1]])], constants)
 
 
+def double(dims):
+    """OUTPUT0 = INPUT0 * 2, FP32; names in dims are the same dimensions in both."""
+    return model([node("Add", ["INPUT0", "INPUT0"], ["OUTPUT0"])], [("INPUT0", "FP32", dims)],
+                 [("OUTPUT0", "FP32", dims)])
+
+
+def masked():
+    """OUTPUT0 [N,length] = IDS * MASK, and WHOLE [N,M], all of IDS, padding included, as FP32.
+
+    IDS (INT64) and MASK (FP32) are [N,length] too: their sizes belong together, that of WHOLE does not.
+    """
+    return model([node("Cast", ["IDS"], ["WHOLE"], to=ELEMENTS["FP32"]),
+                  node("Mul", ["WHOLE", "MASK"], ["OUTPUT0"])],
+                 [("IDS", "INT64", [None, "length"]), ("MASK", "FP32", [None, "length"])],
+                 [("OUTPUT0", "FP32", [None, "length"]), ("WHOLE", "FP32", [None, None])])
+
+
 # What a batch input says, by the end of its kind's name: the input of ragged() that takes it.
 BATCH_INPUTS = {
     "ELEMENT_COUNT": [None],
