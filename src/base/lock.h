@@ -17,7 +17,7 @@ enum lock_rank {
     LOCK_VERSION,      /* exec/version: queue and idle instances */
     LOCK_ALARMS,       /* base/alarm: what is due when */
     LOCK_ORDER,        /* infer/order: answers that wait for their turn */
-    LOCK_STATISTICS,   /* metrics/metric: metrics of plug-ins; api: counters of v1 */
+    LOCK_STATISTICS,   /* metrics: metrics and memory of plug-ins; api: counters of v1 */
     LOCK_LOOP,         /* net/acceptor: what is still open, for the drain */
     LOCK_TLS,          /* net/tls: which context new connections get */
     LOCK_SLAB,         /* base/slab, infer/buffer: free memory; leaf */

@@ -248,22 +248,27 @@ TRITONSERVER_Error *TRITONBACKEND_ModelSetState(TRITONBACKEND_Model *model, void
     return NULL;
 }
 
-/* Memory a backend says it uses goes to the log, for the operator who asks at verbose level. */
-static void log_memory_usage(const char *what, const char *name,
-                             TRITONSERVER_BufferAttributes **usage, uint32_t usage_size)
+/* Memory a backend says it uses goes to the statistics, and to the log at verbose level. */
+static tis_error *set_memory_usage(struct statistics_shard *statistics, const char *name,
+                                   TRITONSERVER_BufferAttributes **usage, uint32_t usage_size)
 {
-    for (uint32_t i = 0; i < usage_size; i++)
-        log_verbose("memory usage %s=%s kind=%s device=%" PRId64 " bytes=%zu", what, name,
+    struct memory_usage usages[MEMORY_USAGES_MAX];
+    for (uint32_t i = 0; i < usage_size; i++) {
+        log_verbose("memory usage of=%s kind=%s device=%" PRId64 " bytes=%zu", name,
                     TRITONSERVER_MemoryTypeString(usage[i]->memory_type), usage[i]->memory_id,
                     usage[i]->bytes);
+        if (i < MEMORY_USAGES_MAX)
+            usages[i] = (struct memory_usage){ usage[i]->memory_type, usage[i]->memory_id,
+                                               usage[i]->bytes };
+    }
+    return statistics_set_memory(statistics, usages, usage_size);
 }
 
 TRITONSERVER_Error *TRITONBACKEND_ModelReportMemoryUsage(TRITONBACKEND_Model *model,
                                                          TRITONSERVER_BufferAttributes **usage,
                                                          uint32_t usage_size)
 {
-    log_memory_usage("model", model->model_name, usage, usage_size);
-    return NULL;
+    return set_memory_usage(&model->statistics.own, model->model_name, usage, usage_size);
 }
 
 /* ---- Instance ---- */
@@ -367,8 +372,7 @@ TRITONBACKEND_ModelInstanceReportMemoryUsage(TRITONBACKEND_ModelInstance *instan
                                              TRITONSERVER_BufferAttributes **usage,
                                              uint32_t usage_size)
 {
-    log_memory_usage("instance", instance->name, usage, usage_size);
-    return NULL;
+    return set_memory_usage(instance->statistics, instance->name, usage, usage_size);
 }
 
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportStatistics(

@@ -96,6 +96,8 @@ void statistics_init(struct statistics *s)
     memset(s, 0, sizeof(*s));
     statistics_set_first_response_bounds(s, first_response_bounds_ms,
                                          ARRAY_LEN(first_response_bounds_ms));
+    lock_init(&s->memory_lock, LOCK_STATISTICS);
+    s->own.owner = s;
     s->own.device = DEVICE_CPU;
     atomic_init(&s->own.is_open, true);
     atomic_init(&s->shards, &s->own);
@@ -118,6 +120,7 @@ void statistics_fini(struct statistics *s)
         if (shard != &s->own)
             free(shard);
     }
+    lock_fini(&s->memory_lock);
 }
 
 struct statistics_shard *statistics_shard_open(struct statistics *s, int32_t device)
@@ -135,6 +138,7 @@ struct statistics_shard *statistics_shard_open(struct statistics *s, int32_t dev
     if (!shard)
         return NULL;
     memset(shard, 0, sizeof(*shard));
+    shard->owner = s;
     shard->device = device;
     atomic_init(&shard->is_open, true);
     shard->next = atomic_load(&s->shards);
@@ -145,8 +149,31 @@ struct statistics_shard *statistics_shard_open(struct statistics *s, int32_t dev
 
 void statistics_shard_close(struct statistics_shard *shard)
 {
-    if (shard)
-        atomic_store(&shard->is_open, false);
+    if (!shard)
+        return;
+    error_free(statistics_set_memory(shard, NULL, 0));
+    atomic_store(&shard->is_open, false);
+}
+
+tis_error *statistics_set_memory(struct statistics_shard *shard, const struct memory_usage *usages,
+                                 uint32_t count)
+{
+    if (count > MEMORY_USAGES_MAX)
+        return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
+                         "memory usage of %u memories was reported, at most %d can be", count,
+                         MEMORY_USAGES_MAX);
+    lock_take(&shard->owner->memory_lock);
+    shard->memory_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t at = 0;
+        while (at < shard->memory_count &&
+               (shard->memory[at].type != usages[i].type || shard->memory[at].id != usages[i].id))
+            at++;
+        shard->memory[at] = usages[i];
+        shard->memory_count += at == shard->memory_count;
+    }
+    lock_release(&shard->owner->memory_lock);
+    return NULL;
 }
 
 /* ---- Rows ---- */

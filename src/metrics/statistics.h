@@ -20,7 +20,10 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "base/error.h"
+#include "base/lock.h"
 #include "metrics/counter.h"
+#include "tis/backend.h"
 
 /* ---- What readers get ---- */
 
@@ -108,6 +111,13 @@ struct response_statistics {
     struct duration cancel;
 };
 
+/* What backends say they use of one memory. */
+struct memory_usage {
+    TRITONSERVER_MemoryType type;
+    int64_t id;
+    uint64_t bytes;
+};
+
 /* statistics_snapshot_fini() frees it. */
 struct statistics_snapshot {
     struct statistics_totals totals;
@@ -115,6 +125,8 @@ struct statistics_snapshot {
     uint32_t batch_count;
     struct response_statistics *responses; /* by number in their request */
     uint32_t response_count;
+    struct memory_usage *memory; /* by type and id */
+    uint32_t memory_count;
 };
 
 /* ---- Shards ---- */
@@ -128,6 +140,7 @@ enum {
     STATISTICS_RESPONSES_MAX = 1024, /* later responses of a request are not kept */
     BATCH_PAGE_ROWS = 32,
     BATCH_PAGES = 128,
+    MEMORY_USAGES_MAX = 16, /* of a shard */
     RESPONSE_PAGE_ROWS = 16,
     RESPONSE_PAGES = STATISTICS_RESPONSES_MAX / RESPONSE_PAGE_ROWS,
 };
@@ -138,6 +151,7 @@ struct response_page;
 /* The fields are for metrics/statistics.c. */
 struct statistics_shard {
     /* set when it is made, then constant */
+    struct statistics *owner;
     struct statistics_shard *next;
     int32_t device;
     /* atomic */
@@ -160,6 +174,9 @@ struct statistics_shard {
         buckets[HISTOGRAM_COUNT][HISTOGRAM_BOUNDS_MAX + 1]; /* not cumulative; last: +Inf */
     struct batch_page *_Atomic batches[BATCH_PAGES];
     struct response_page *_Atomic responses[RESPONSE_PAGES];
+    /* any thread, under the owner's memory_lock */
+    struct memory_usage memory[MEMORY_USAGES_MAX];
+    uint32_t memory_count;
 };
 
 enum {
@@ -173,6 +190,8 @@ struct statistics {
     double first_response_bounds_ms[FIRST_RESPONSE_BOUNDS_MAX];
     /* atomic */
     struct statistics_shard *_Atomic shards; /* ends with `own` */
+    /* any thread */
+    struct lock memory_lock; /* a leaf; not for requests */
     struct statistics_shard own;
     _Atomic uint64_t first_response_buckets[FIRST_RESPONSE_BOUNDS_MAX + 1]; /* as in a shard */
 };
@@ -231,6 +250,11 @@ void statistics_add_response(struct statistics_shard *shard, uint32_t index,
 /* Requests that may have many responses: the first one went out after duration_ns. */
 void statistics_add_first_response(struct statistics *s, uint64_t duration_ns);
 
+/* Replaces what was said for this shard: an instance's, or the model's own. Of two entries for one memory
+ * the later one counts. Errors: UNSUPPORTED  more than MEMORY_USAGES_MAX. */
+MUST_USE tis_error *statistics_set_memory(struct statistics_shard *shard,
+                                          const struct memory_usage *usages, uint32_t count);
+
 /* ---- Reading ---- */
 
 /* Which devices have shards: DEVICE_CPU first, then GPU numbers, ascending; at most count_max are
@@ -239,6 +263,7 @@ uint32_t statistics_devices(const struct statistics *s, int32_t *ret_devices, ui
 /* The totals of one device's shards, or of DEVICE_ALL. Allocates nothing: for the metrics page. */
 void statistics_get_totals(const struct statistics *s, int32_t device,
                            struct statistics_totals *ret_totals);
+<<<<<<< HEAD
 /* The first responses of a decoupled model's requests, with the bounds that the model has. */
 struct first_response_histogram {
     uint32_t bound_count;
@@ -252,6 +277,10 @@ void statistics_get_first_response(const struct statistics *s,
 /* The totals of DEVICE_ALL and the tables. Without memory for the batches, or for the responses,
  * the snapshot has none. */
 void statistics_get(const struct statistics *s, struct statistics_snapshot *ret_snapshot);
+=======
+/* The totals of DEVICE_ALL and the tables. A table for which there is no memory is left out. */
+void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot);
+>>>>>>> 6354403 (metrics: memory that backends report stands in the v2 statistics)
 void statistics_snapshot_fini(struct statistics_snapshot *snapshot);
 
 #endif

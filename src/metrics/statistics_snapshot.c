@@ -269,17 +269,56 @@ static void get_responses(const struct statistics *s, struct statistics_snapshot
     snapshot->response_count = count;
 }
 
-void statistics_get(const struct statistics *s, struct statistics_snapshot *ret_snapshot)
+static int compare_memories(const void *a, const void *b)
+{
+    const struct memory_usage *x = a, *y = b;
+    if (x->type != y->type)
+        return x->type < y->type ? -1 : 1;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static void get_memory(struct statistics *s, struct statistics_snapshot *snapshot)
+{
+    const struct statistics_shard *first = atomic_load(&s->shards);
+    uint32_t count = 0;
+    lock_take(&s->memory_lock);
+    for (const struct statistics_shard *shard = first; shard; shard = shard->next)
+        count += shard->memory_count;
+    struct memory_usage *all = count > 0 ? malloc(count * sizeof(*all)) : NULL;
+    uint32_t at = 0;
+    for (const struct statistics_shard *shard = first; shard && all; shard = shard->next) {
+        memcpy(&all[at], shard->memory, shard->memory_count * sizeof(*all));
+        at += shard->memory_count;
+    }
+    lock_release(&s->memory_lock);
+    if (!all)
+        return;
+
+    qsort(all, count, sizeof(*all), compare_memories);
+    uint32_t last = 0;
+    for (uint32_t i = 1; i < count; i++) {
+        if (compare_memories(&all[i], &all[last]) == 0)
+            all[last].bytes += all[i].bytes;
+        else
+            all[++last] = all[i];
+    }
+    snapshot->memory = all;
+    snapshot->memory_count = last + 1;
+}
+
+void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot)
 {
     *ret_snapshot = (struct statistics_snapshot){ 0 };
     statistics_get_totals(s, DEVICE_ALL, &ret_snapshot->totals);
     get_batches(s, ret_snapshot);
     get_responses(s, ret_snapshot);
+    get_memory(s, ret_snapshot);
 }
 
 void statistics_snapshot_fini(struct statistics_snapshot *snapshot)
 {
     free(snapshot->batches);
     free(snapshot->responses);
+    free(snapshot->memory);
     *snapshot = (struct statistics_snapshot){ 0 };
 }

@@ -57,6 +57,7 @@ MODELS = {
     "full": slow(POLICY.format("max_queue_size: 1")),
     "expired": slow(POLICY.format("default_timeout_microseconds: 50000")),
     "execute_error": bad("error_execute"), "error_response": bad("wrong_name"),
+    "memory": bad("memory").replace("count: 1", "count: 2"),
     "many": REPEAT, "none": REPEAT, "cancelled_stream": REPEAT,
 }
 
@@ -294,7 +295,6 @@ def found_counts(stats):
     assert {requests[part] for part in PARTS[2:6]} == {requests["success"]}
     assert requests["cache_hit"] == requests["cache_miss"] == 0
     assert (stats["last_inference"] > 0) == (requests["success"] > 0)
-    assert stats["memory_usage"] == []
     for batch in stats["batch_stats"]:
         assert list(batch) == ["batch_size", *PARTS[3:6]]
         assert len({batch[part]["count"] for part in PARTS[3:6]}) == 1
@@ -368,6 +368,14 @@ def test_grpc(server):
     assert numbers(over_grpc) == numbers(over_http)
 
 
+def test_memory_usage(server):
+    """What the model and its two instances say: reports replace each other, instances add up."""
+    assert server.statistics("memory")["memory_usage"] == [
+        {"type": kind, "id": number, "byte_size": size} for kind, number, size in (
+            ("CPU", 0, 24 + 2 * 300), ("CPU_PINNED", 0, 2 * 60), ("GPU", 0, 7), ("GPU", 1, 5000))]
+    assert server.statistics("never")["memory_usage"] == []
+
+
 def test_times(server):
     """Two requests, of which one waits for the other: its wait is queue, the rest is compute."""
     if server.statistics("waits")["execution_count"] == 0:
@@ -378,12 +386,3 @@ def test_times(server):
     assert 2 * low < stats["compute_infer"]["ns"] < 2 * high
     parts = sum(stats[part]["ns"] for part in PARTS[2:6])
     assert parts <= stats["success"]["ns"] < parts + low
-
-
-# ---- v1 ----
-
-def v1_status(server, model):
-    """{version: its status}; counts as numbers."""
-    answer = server.get(f"/api/status/{model}?format=json")
-    assert answer.status == 200, answer
-    return numbers(answer.json())["modelStatus"][model]["versionStatus"]

@@ -66,6 +66,19 @@ static bool add_response(struct arena *a, uint32_t index, const struct response_
     return true;
 }
 
+static bool add_memory(struct arena *a, const struct memory_usage *u, Inference__ModelStatistics *m)
+{
+    Inference__MemoryUsage *message = arena_alloc(a, sizeof(*message));
+    if (!message)
+        return false;
+    *message = (Inference__MemoryUsage)INFERENCE__MEMORY_USAGE__INIT;
+    message->type = (char *)(uintptr_t)TRITONSERVER_MemoryTypeString(u->type);
+    message->id = u->id;
+    message->byte_size = u->bytes;
+    m->memory_usage[m->n_memory_usage++] = message;
+    return true;
+}
+
 static Inference__InferStatistics *make_totals(struct arena *a, const struct statistics_totals *t)
 {
     static const struct duration none; /* there is no response cache */
@@ -100,13 +113,17 @@ static bool fill_version(struct arena *a, const char *name, int64_t number,
     m->inference_stats = make_totals(a, &s->totals);
     m->batch_stats = arena_calloc(a, s->batch_count, sizeof(*m->batch_stats));
     m->response_stats = arena_calloc(a, s->response_count, sizeof(*m->response_stats));
-    bool ok = m->name && m->version && m->inference_stats && m->batch_stats && m->response_stats;
+    m->memory_usage = arena_calloc(a, s->memory_count, sizeof(*m->memory_usage));
+    bool ok = m->name && m->version && m->inference_stats && m->batch_stats && m->response_stats &&
+              m->memory_usage;
     for (uint32_t i = 0; i < s->batch_count && ok; i++) {
         if (s->batches[i].compute_infer.count > 0) /* else its requests ran in other batches */
             ok = add_batch(a, &s->batches[i], m);
     }
     for (uint32_t i = 0; i < s->response_count && ok; i++)
         ok = add_response(a, i, &s->responses[i], m);
+    for (uint32_t i = 0; i < s->memory_count && ok; i++)
+        ok = add_memory(a, &s->memory[i], m);
     return ok;
 }
 

@@ -68,7 +68,12 @@ static void append_version(struct bytes *out, const char *name, const struct ver
             bytes_append_char(out, ',');
         append_batch(out, &s.batches[i]);
     }
-    bytes_append_str(out, "],\"memory_usage\":[]}");
+    bytes_append_str(out, "],\"memory_usage\":[");
+    for (uint32_t i = 0; i < s.memory_count; i++)
+        bytes_printf(out, "%s{\"type\":\"%s\",\"id\":%" PRId64 ",\"byte_size\":%" PRIu64 "}",
+                     i > 0 ? "," : "", TRITONSERVER_MemoryTypeString(s.memory[i].type),
+                     s.memory[i].id, s.memory[i].bytes);
+    bytes_append_str(out, "]}");
     statistics_snapshot_fini(&s);
 }
 

@@ -388,6 +388,62 @@ static const struct {
     { "bad_strings", run_bad_strings },
 };
 
+/* ---- Memory that is said to be used ---- */
+
+struct usage {
+    TRITONSERVER_MemoryType type;
+    int64_t id;
+    size_t bytes;
+};
+
+enum {
+    USAGES_MAX = 4
+};
+
+static void make_usages(const struct usage *usages, uint32_t count,
+                        TRITONSERVER_BufferAttributes **ret_attributes)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        check(TRITONSERVER_BufferAttributesNew(&ret_attributes[i]));
+        check(TRITONSERVER_BufferAttributesSetMemoryType(ret_attributes[i], usages[i].type));
+        check(TRITONSERVER_BufferAttributesSetMemoryTypeId(ret_attributes[i], usages[i].id));
+        check(TRITONSERVER_BufferAttributesSetByteSize(ret_attributes[i], usages[i].bytes));
+    }
+}
+
+static void free_usages(TRITONSERVER_BufferAttributes **attributes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        check(TRITONSERVER_BufferAttributesDelete(attributes[i]));
+}
+
+/* The second report replaces the first; one place may be named twice. */
+static void report_model_memory(TRITONBACKEND_Model *model)
+{
+    static const struct usage first[] = { { TRITONSERVER_MEMORY_CPU, 3, 99 } };
+    static const struct usage second[] = { { TRITONSERVER_MEMORY_GPU, 1, 5000 },
+                                           { TRITONSERVER_MEMORY_CPU, 0, 1000 },
+                                           { TRITONSERVER_MEMORY_CPU, 0, 24 },
+                                           { TRITONSERVER_MEMORY_GPU, 0, 7 } };
+    TRITONSERVER_BufferAttributes *attributes[USAGES_MAX];
+    make_usages(first, 1, attributes);
+    check(TRITONBACKEND_ModelReportMemoryUsage(model, attributes, 1));
+    free_usages(attributes, 1);
+    make_usages(second, USAGES_MAX, attributes);
+    check(TRITONBACKEND_ModelReportMemoryUsage(model, attributes, USAGES_MAX));
+    free_usages(attributes, USAGES_MAX);
+}
+
+static void report_instance_memory(TRITONBACKEND_ModelInstance *instance)
+{
+    static const struct usage usages[] = { { TRITONSERVER_MEMORY_CPU_PINNED, 0, 60 },
+                                           { TRITONSERVER_MEMORY_CPU, 0, 300 } };
+    TRITONSERVER_BufferAttributes *attributes[USAGES_MAX];
+    make_usages(usages, 2, attributes);
+    check(TRITONBACKEND_ModelInstanceReportMemoryUsage(instance, attributes, 2));
+    free_usages(attributes, 2);
+}
+
 /* ---- Entry points ---- */
 
 static TRITONSERVER_Error *error(const char *text)
@@ -432,6 +488,8 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInitialize(TRITONBACKEND_Model *handle)
     check(TRITONBACKEND_ModelSetState(handle, model));
     if (strcmp(model->mode, "crash_model_initialize") == 0)
         crash();
+    if (strcmp(model->mode, "memory") == 0)
+        report_model_memory(handle);
     if (strcmp(model->mode, "error_model_initialize") == 0)
         return error("this model shall not be");
     if (strcmp(model->mode, "metrics") == 0)
@@ -465,6 +523,8 @@ static const char *mode_of(TRITONBACKEND_ModelInstance *instance)
 
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND_ModelInstance *instance)
 {
+    if (strcmp(mode_of(instance), "memory") == 0)
+        report_instance_memory(instance);
     if (strcmp(mode_of(instance), "error_instance_initialize") == 0)
         return error("this instance shall not be");
     return NULL;

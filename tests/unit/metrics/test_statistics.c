@@ -329,6 +329,45 @@ static void test_shards(void **state)
     statistics_fini(&s);
 }
 
+/* The last report of each counts, shards add up, and what has gone takes none. */
+static void test_memory(void **state)
+{
+    (void)state;
+    static const struct memory_usage old[] = { { TRITONSERVER_MEMORY_GPU, 9, 9 } };
+    static const struct memory_usage model[] = { { TRITONSERVER_MEMORY_GPU, 1, 50 },
+                                                 { TRITONSERVER_MEMORY_CPU, 0, 4 },
+                                                 { TRITONSERVER_MEMORY_CPU, 0, 5 } };
+    static const struct memory_usage instance[] = { { TRITONSERVER_MEMORY_CPU, 0, 100 },
+                                                    { TRITONSERVER_MEMORY_GPU, 0, 7 } };
+    struct statistics s;
+    struct statistics_snapshot got;
+    struct memory_usage many[MEMORY_USAGES_MAX + 1] = { 0 };
+    statistics_init(&s);
+    struct statistics_shard *shard = statistics_shard_open(&s, DEVICE_CPU);
+    assert_null(statistics_set_memory(&s.own, old, 1));
+    assert_null(statistics_set_memory(&s.own, model, 3));
+    assert_null(statistics_set_memory(shard, instance, 2));
+    tis_error *err = statistics_set_memory(shard, many, MEMORY_USAGES_MAX + 1);
+    assert_int_equal(error_code(err), TRITONSERVER_ERROR_UNSUPPORTED);
+    error_free(err);
+    statistics_get(&s, &got);
+    assert_int_equal(got.memory_count, 3);
+    assert_int_equal(got.memory[0].type, TRITONSERVER_MEMORY_CPU);
+    assert_int_equal(got.memory[0].bytes, 105);
+    assert_int_equal(got.memory[1].id, 0);
+    assert_int_equal(got.memory[1].bytes, 7);
+    assert_int_equal(got.memory[2].id, 1);
+    assert_int_equal(got.memory[2].bytes, 50);
+    statistics_snapshot_fini(&got);
+
+    statistics_shard_close(shard);
+    statistics_get(&s, &got);
+    assert_int_equal(got.memory_count, 2);
+    assert_int_equal(got.memory[0].bytes, 5);
+    statistics_snapshot_fini(&got);
+    statistics_fini(&s);
+}
+
 enum {
     THREADS = 4,
     ROUNDS = 3000
@@ -447,11 +486,19 @@ static void test_responses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+<<<<<<< HEAD
         cmocka_unit_test(test_success),           cmocka_unit_test(test_responses),
         cmocka_unit_test(test_failure),           cmocka_unit_test(test_times_out_of_order),
         cmocka_unit_test(test_batch_sizes),       cmocka_unit_test(test_duration_buckets),
         cmocka_unit_test(test_value_buckets),     cmocka_unit_test(test_first_response),
         cmocka_unit_test(test_first_response_ms), cmocka_unit_test(test_shards),
+=======
+        cmocka_unit_test(test_success),       cmocka_unit_test(test_responses),
+        cmocka_unit_test(test_failure),       cmocka_unit_test(test_times_out_of_order),
+        cmocka_unit_test(test_batch_sizes),   cmocka_unit_test(test_duration_buckets),
+        cmocka_unit_test(test_value_buckets), cmocka_unit_test(test_first_response),
+        cmocka_unit_test(test_shards),        cmocka_unit_test(test_memory),
+>>>>>>> 6354403 (metrics: memory that backends report stands in the v2 statistics)
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

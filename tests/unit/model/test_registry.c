@@ -186,21 +186,34 @@ static void on_done(struct sink *sink, struct tis_request *request)
 static const struct sink_ops ops = { .complete = on_complete, .done = on_done };
 static const int32_t numbers[4] = { 1, -2, 3, INT32_MAX };
 
-static void submit(struct ticket *t, struct tis_version *v)
+static tis_error *try_submit(struct ticket *t, struct tis_version *v)
 {
-    static const int64_t shape[] = { 4 };
+    static const int64_t shape[] = { 1, 4 };
+    uint32_t rank = v->config->message->max_batch_size > 0 ? 2 : 1;
     *t = (struct ticket){ .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
     struct tis_request *req = request_create(&ops, t);
     t->request = req;
     assert_null(request_reserve_inputs(req, 1));
-    struct tis_input *in = request_add_input(req, "INPUT0", TRITONSERVER_TYPE_INT32, shape, 1);
+    struct tis_input *in =
+        request_add_input(req, "INPUT0", TRITONSERVER_TYPE_INT32, shape + 2 - rank, rank);
     assert_null(
         request_add_chunk(req, in, numbers, sizeof(numbers), TRITONSERVER_MEMORY_CPU, 0, NULL));
     req->stamps[STAMP_REQUEST_START] = clock_ns();
     assert_null(request_validate(req, v->config, v->model_name));
-    assert_null(version_submit(v, &req));
+    tis_error *err = version_submit(v, &req);
+    if (err) {
+        assert_ptr_equal(req, t->request);
+        request_free(&req);
+        return err;
+    }
     assert_null(req);
     version_wake(v);
+    return NULL;
+}
+
+static void submit(struct ticket *t, struct tis_version *v)
+{
+    assert_null(try_submit(t, v));
 }
 
 /* Waits for the end; the code of the response's error, or -1 when it holds the right numbers. */
@@ -443,10 +456,104 @@ static void test_requests(void **state)
         statistics_get(&v->statistics, &got);
         assert_int_equal(got.totals.success.count, cases[i].success);
         assert_int_equal(got.totals.fail.count, cases[i].fail);
+        assert_int_equal(got.totals.failures[FAILURE_BACKEND], cases[i].fail);
         assert_true(got.totals.compute_infer.ns < NS_PER_SEC); /* times out of order */
         statistics_snapshot_fini(&got);
         version_unref(v);
     }
+    end(&f);
+}
+
+/* The first response of a decoupled request counts when it goes out, unless it is an error; the request
+ * itself is another matter. Those of "late" come after 200 ms. */
+static void test_first_responses(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *mode;
+        uint32_t first; /* responses */
+        bool is_late;
+    } cases[] = {
+        { "ok", 1, false },
+        { "two_responses", 1, false },
+        { "wrong_name", 0, false },
+        { "late_after_release", 1, true },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        add_model("first", cases[i].mode, cases[i].mode, 1,
+                  "model_transaction_policy { decoupled: true }");
+    struct fixture f;
+    create(&f, true, "first", NULL);
+    assert_null(registry_load_all(f.registry));
+    wait_loaded(&f);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct tis_version *v = acquire(f.registry, cases[i].mode, 1);
+        struct ticket t;
+        struct statistics_totals got;
+        submit(&t, v);
+        finish(&t);
+        statistics_get_totals(&v->statistics, DEVICE_ALL, &got);
+        const struct histogram *h = got.histograms;
+        assert_int_equal(h[HISTOGRAM_REQUEST].count, 1);
+        assert_int_equal(h[HISTOGRAM_FIRST_RESPONSE].count, cases[i].first);
+        if (cases[i].is_late)
+            assert_true(h[HISTOGRAM_FIRST_RESPONSE].sum > h[HISTOGRAM_REQUEST].sum + 0.1);
+        version_unref(v);
+    }
+    end(&f);
+}
+
+/* A request that waits for others to fill a batch is cancelled; one that finds the queue full, and one
+ * that waits too long, are rejected. */
+static void test_failure_reasons(void **state)
+{
+    (void)state;
+    static const char config[] =
+        "backend: 'unit' max_batch_size: 4 "
+        "input { name: 'INPUT0' data_type: TYPE_INT32 dims: 4 } "
+        "output { name: 'OUTPUT0' data_type: TYPE_INT32 dims: 4 } "
+        "parameters { key: 'mode' value { string_value: 'ok' } } dynamic_batching { "
+        "preferred_batch_size: 4 max_queue_delay_microseconds: 60000000 default_queue_policy { %s } }";
+    static const struct {
+        const char *name, *policy;
+    } models[] = {
+        { "full", "max_queue_size: 1" },
+        { "expires", "default_timeout_microseconds: 1000" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(models); i++) {
+        char text[700];
+        snprintf(text, sizeof(text), config, models[i].policy);
+        add_model("reasons", models[i].name, "ok", 1, "");
+        make_file(path_of("reasons/%s/config.pbtxt", models[i].name), text);
+    }
+    struct fixture f;
+    create(&f, true, "reasons", NULL);
+    assert_null(registry_load_all(f.registry));
+    wait_loaded(&f);
+
+    struct statistics_totals got;
+    struct ticket waiting, refused;
+    struct tis_version *v = acquire(f.registry, "full", 1);
+    submit(&waiting, v);
+    tis_error *err = try_submit(&refused, v);
+    assert_int_equal(error_reason(err), REASON_QUEUE_FULL);
+    error_free(err);
+    version_cancel(v, waiting.request);
+    assert_int_equal(finish(&waiting), TRITONSERVER_ERROR_CANCELLED);
+    statistics_get_totals(&v->statistics, DEVICE_ALL, &got);
+    assert_int_equal(got.fail.count, 2);
+    assert_int_equal(got.failures[FAILURE_REJECTED], 1);
+    assert_int_equal(got.failures[FAILURE_CANCELED], 1);
+    version_unref(v);
+
+    v = acquire(f.registry, "expires", 1);
+    submit(&waiting, v);
+    assert_int_equal(finish(&waiting), TRITONSERVER_ERROR_UNAVAILABLE);
+    statistics_get_totals(&v->statistics, DEVICE_ALL, &got);
+    assert_int_equal(got.fail.count, 1);
+    assert_int_equal(got.failures[FAILURE_REJECTED], 1);
+    assert_true(got.fail.ns >= NS_PER_MS);
+    version_unref(v);
     end(&f);
 }
 
@@ -588,6 +695,8 @@ int main(void)
         cmocka_unit_test(test_readiness),
         cmocka_unit_test(test_repository_missing),
         cmocka_unit_test(test_requests),
+        cmocka_unit_test(test_first_responses),
+        cmocka_unit_test(test_failure_reasons),
         cmocka_unit_test(test_unload_in_flight),
         cmocka_unit_test(test_races),
         cmocka_unit_test(test_stop_while_loading),
