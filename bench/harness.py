@@ -199,7 +199,7 @@ class Bench:
     def command(self, which, models, port, threads=None, grpc_port=None):
         common = [f"--model-repository={models}", f"--backend-directory={self.backends}",
                   f"--backend-config=onnxruntime,library={ORT}",
-                  "--http-address=127.0.0.1", f"--http-port={port}"]
+                  "--http-address=127.0.0.1", f"--http-port={port}", "--allow-metrics=false"]
         if grpc_port:
             common += ["--grpc-address=127.0.0.1", f"--grpc-port={grpc_port}"]
         else:
@@ -210,7 +210,7 @@ class Bench:
             common += [f"--http-thread-count={threads}"]
         if which == "ours":
             return [str(self.server), *common]
-        return [str(self.triton), *common, "--allow-gpu-metrics=false", "--allow-metrics=false"]
+        return [str(self.triton), *common, "--allow-gpu-metrics=false"]
 
     def env(self, which):
         return self.triton_env if which == "triton" else os.environ

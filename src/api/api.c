@@ -14,6 +14,12 @@ void api_init(struct api *api, const struct api_options *options, struct registr
     api->workers = workers;
     atomic_init(&api->state, SERVER_INVALID);
     lock_init(&api->lock, LOCK_STATISTICS);
+    process_metrics_init(&api->process, options->metrics_interval_ns, options->metrics_of_machine);
+}
+
+void api_set_ports(struct api *api, const struct api_ports *ports)
+{
+    api->ports = *ports;
 }
 
 void api_fini(struct api *api)
@@ -21,6 +27,7 @@ void api_fini(struct api *api)
     for (uint32_t i = 0; i < api->absent_count; i++)
         free(api->absent[i].model);
     free(api->absent);
+    process_metrics_fini(&api->process);
     lock_fini(&api->lock);
 }
 

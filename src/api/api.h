@@ -20,6 +20,8 @@
 #include "base/pool.h"
 #include "grpc/server.h"
 #include "http/server.h"
+#include "metrics/process.h"
+#include "metrics/settings.h"
 #include "metrics/statistics.h"
 #include "model/registry.h"
 
@@ -54,6 +56,10 @@ struct api_options {
     uint64_t body_bytes_max;
     bool strict_readiness;
     bool allow_profiling;
+    struct metrics_settings metrics;
+    bool metrics_on_http_port;
+    bool metrics_of_machine;
+    uint64_t metrics_interval_ns;         /* between samples of the process and the machine */
     enum compress_level grpc_compression; /* of answers to inference */
     struct restrictions http_restrictions;
     struct restrictions grpc_restrictions;
@@ -61,26 +67,39 @@ struct api_options {
     const struct forward *grpc_forward;
 };
 
+/* What the metrics page tells of; all may be NULL. */
+struct api_ports {
+    const struct http_server *http;
+    const struct grpc_server *grpc;
+    const struct http_server *metrics;
+    const struct budget *budget;
+};
+
 struct api {
     /* set at creation, then constant */
     struct api_options options;
     struct registry *registry;
     struct pool *workers; /* for call_offload() */
+    struct api_ports ports;
     /* atomic */
     _Atomic uint32_t state;     /* enum server_state */
     _Atomic bool draining;      /* not ready any more, still serving */
     _Atomic uint32_t in_flight; /* inference requests with a backend or in a queue */
     _Atomic uint64_t v1_request_id;
+    _Atomic size_t page_bytes; /* of the last metrics page */
     /* any thread, under lock */
     struct lock lock;
     struct duration counters[COUNTER_COUNT];
     struct absent_failures *absent; /* v1/absent.c */
     uint32_t absent_count;
+    struct process_metrics process; /* has a lock of its own */
 };
 
 void api_init(struct api *api, const struct api_options *options, struct registry *registry,
               struct pool *workers);
 void api_fini(struct api *api);
+/* Once, before any of them is started. */
+void api_set_ports(struct api *api, const struct api_ports *ports);
 
 void api_set_state(struct api *api, enum server_state state);
 enum server_state api_state(const struct api *api);
@@ -93,6 +112,8 @@ void api_count(struct api *api, enum api_counter counter, uint64_t start_ns);
 
 /* The handler to give to http_server_create(); api must outlive the server. */
 struct http_handler api_http_handler(struct api *api);
+/* The same for a port that has the metrics page and nothing else. */
+struct http_handler api_metrics_handler(struct api *api);
 /* The same for grpc_server_create(). */
 struct grpc_handler api_grpc_handler(struct api *api);
 

@@ -62,8 +62,9 @@ struct route {
     const char *pattern; /* {model}: one segment; {version}: digits; {rest}: all that follows */
     void (*handle)(struct call *call);
     enum {
-        ROUTE_EXEMPT = 1, /* from the in-flight byte budget */
-        ROUTE_INFER = 2,  /* the body carries tensors */
+        ROUTE_EXEMPT = 1,  /* from the in-flight byte budget */
+        ROUTE_INFER = 2,   /* the body carries tensors */
+        ROUTE_METRICS = 4, /* only with --metrics-on-http-port */
     } flags;
     uint32_t categories; /* api/restrict.h */
 };

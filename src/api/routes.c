@@ -4,6 +4,7 @@
 
 #include "api/api.h"
 #include "api/call.h"
+#include "api/metrics.h"
 #include "api/v1/v1.h"
 #include "api/v2/v2.h"
 #include "base/number.h"
@@ -38,6 +39,8 @@ static const struct route routes[] = {
       CATEGORY_MODEL_REPOSITORY },
     { HTTP_GET, "/v2/logging", v2_logging, 0, CATEGORY_LOGGING },
     { HTTP_POST, "/v2/logging", v2_logging, 0, CATEGORY_LOGGING },
+    { HTTP_GET, "/metrics", metrics_page, ROUTE_METRICS, CATEGORY_STATISTICS },
+    { HTTP_GET, "/metrics/", metrics_page, ROUTE_METRICS, CATEGORY_STATISTICS },
 
     { HTTP_GET, "/api/health/live", v1_live, ROUTE_EXEMPT, CATEGORY_HEALTH },
     { HTTP_GET, "/api/health/ready", v1_ready, ROUTE_EXEMPT, CATEGORY_HEALTH },
@@ -114,6 +117,8 @@ static const struct route *route_find(struct call *call, int *ret_status)
     for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
         if (!route_matches(routes[i].pattern, call->ex->path, call))
             continue;
+        if (routes[i].flags & ROUTE_METRICS && !call->api->options.metrics_on_http_port)
+            continue;
         if (routes[i].method == method)
             return &routes[i];
         *ret_status = 405;
@@ -138,7 +143,7 @@ static void refuse(struct call *call, tis_error *err)
     error_free(err);
 }
 
-/* ---- The HTTP server's callbacks ---- */
+/* ---- The HTTP servers' callbacks ---- */
 
 static void on_head(struct http_exchange *ex, void *arg)
 {
@@ -240,5 +245,41 @@ struct http_handler api_http_handler(struct api *api)
         .on_cancel = on_cancel,
         .on_end = on_end,
         .on_error = on_error,
+    };
+}
+
+/* ---- The metrics port ---- */
+
+static const struct route metrics_route = { HTTP_GET, "/metrics", metrics_page, 0,
+                                            CATEGORY_STATISTICS };
+
+/* The page and nothing else; who may ask is the network's business, as with Triton. */
+static void on_metrics_head(struct http_exchange *ex, void *arg)
+{
+    static const char plain[] = "Content-Type: text/plain; charset=utf-8\r\n";
+    static const char not_found[] = "the metrics are at /metrics\n";
+    static const char not_allowed[] = "only GET and HEAD\n";
+    struct call *call = call_create(arg, ex);
+    ex->user = call;
+    if (!call) {
+        http_respond_copy(ex, 503, "", NULL, 0);
+    } else if (strcmp(ex->path, "/metrics") != 0 && strcmp(ex->path, "/metrics/") != 0) {
+        http_respond_copy(ex, 404, plain, not_found, strlen(not_found));
+    } else if (ex->method != HTTP_GET && ex->method != HTTP_HEAD) {
+        http_respond_copy(ex, 405, "Allow: GET, HEAD\r\nContent-Type: text/plain\r\n", not_allowed,
+                          strlen(not_allowed));
+    } else {
+        call->route = &metrics_route;
+    }
+}
+
+struct http_handler api_metrics_handler(struct api *api)
+{
+    return (struct http_handler){
+        .arg = api,
+        .on_head = on_metrics_head,
+        .on_request = on_request,
+        .on_cancel = on_cancel,
+        .on_end = on_end,
     };
 }

@@ -129,6 +129,11 @@ uint16_t grpc_server_port(const struct grpc_server *server)
     return acceptor_port(&server->acceptor);
 }
 
+struct acceptor_counts grpc_server_counts(const struct grpc_server *server)
+{
+    return acceptor_counts(&server->acceptor);
+}
+
 bool grpc_server_drain(struct grpc_server *server, uint64_t deadline_ns)
 {
     return acceptor_drain(&server->acceptor, deadline_ns);

@@ -157,6 +157,8 @@ MUST_USE tis_error *grpc_server_create(const struct grpc_server_options *options
 void grpc_server_start(struct grpc_server *server);
 /* 0: it listens on Unix domain sockets only. */
 uint16_t grpc_server_port(const struct grpc_server *server);
+/* Threads: any. */
+struct acceptor_counts grpc_server_counts(const struct grpc_server *server);
 /* Serves a connection that another server has accepted, one of the same loops: takes what `from` has,
  * which is closed then, and the bytes that were read from it. Threads: from's loop. */
 void grpc_server_adopt_transport(struct grpc_server *server, struct transport *from,

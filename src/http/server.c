@@ -175,6 +175,11 @@ uint16_t http_server_port(const struct http_server *server)
     return acceptor_port(&server->acceptor);
 }
 
+struct acceptor_counts http_server_counts(const struct http_server *server)
+{
+    return acceptor_counts(&server->acceptor);
+}
+
 bool http_server_drain(struct http_server *server, uint64_t deadline_ns)
 {
     return acceptor_drain(&server->acceptor, deadline_ns);

@@ -39,6 +39,7 @@
 #include "base/budget.h"
 #include "base/error.h"
 #include "http/header.h"
+#include "net/acceptor.h"
 #include "net/loop.h"
 
 struct http_server;
@@ -151,6 +152,8 @@ MUST_USE tis_error *http_server_create(const struct http_server_options *options
 /* The loops must run. */
 MUST_USE tis_error *http_server_start(struct http_server *server);
 uint16_t http_server_port(const struct http_server *server);
+/* Threads: any. */
+struct acceptor_counts http_server_counts(const struct http_server *server);
 
 /* Threads: any but a loop. Stops accepting (the port closes), closes idle connections, lets running
  * exchanges end with "Connection: close". Returns when no connection is left or at deadline_ns. True

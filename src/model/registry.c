@@ -23,6 +23,7 @@ struct model_version {
     enum version_state state;
     char *reason;
     struct tis_version *loaded; /* the registry's reference; NULL unless READY */
+    uint64_t load_ns;           /* what loading took; 0 unless READY */
 };
 
 struct model {
@@ -170,6 +171,8 @@ static void version_set_state(struct model *m, int64_t number, enum version_stat
     mv->reason = strdup(reason);
     mv->state = state;
     mv->loaded = loaded;
+    if (!loaded)
+        mv->load_ns = 0;
 }
 
 /* Not under the lock: a reader of the log that does not keep up must not stop requests. */
@@ -265,6 +268,7 @@ static void version_run(struct pool_job *job)
         } else {
             config_unref(v->model->config);
             v->model->config = config_ref(loaded->config); /* as its backend completed it */
+            find_version(v->model, v->number)->load_ns = clock_ns() - start_ns;
             state = VERSION_READY;
             reason = "";
         }
@@ -639,5 +643,52 @@ tis_error *registry_info(struct registry *r, const char *name, size_t name_len,
     }
     *ret_models = models;
     *ret_count = count;
+    return NULL;
+}
+
+void registry_list_free(struct version_list *list)
+{
+    for (uint32_t i = 0; i < list->count; i++)
+        version_unref(list->entries[i].version);
+    free(list->entries);
+    free(list->names);
+    *list = (struct version_list){ 0 };
+}
+
+tis_error *registry_list(struct registry *r, struct version_list *ret_list)
+{
+    struct version_list list = { 0 };
+    uint32_t version_count = 0;
+    size_t name_bytes = 0;
+    lock_take(&r->lock);
+    for (struct model *m = r->models; m; m = m->hh.next) {
+        version_count += m->version_count;
+        name_bytes += strlen(m->name) + 1;
+    }
+    list.entries = calloc(version_count + 1, sizeof(*list.entries));
+    list.names = malloc(name_bytes + 1);
+    char *name = list.names;
+    bool ok = list.entries && list.names;
+    for (struct model *m = r->models; m && ok; m = m->hh.next) {
+        size_t len = strlen(m->name) + 1;
+        memcpy(name, m->name, len);
+        for (uint32_t i = 0; i < m->version_count; i++) {
+            const struct model_version *mv = &m->versions[i];
+            list.entries[list.count++] = (struct version_entry){
+                .model = name,
+                .number = mv->number,
+                .state = mv->state,
+                .load_ns = mv->load_ns,
+                .version = mv->loaded ? version_ref(mv->loaded) : NULL,
+            };
+        }
+        name += len;
+    }
+    lock_release(&r->lock);
+    if (!ok) {
+        registry_list_free(&list);
+        return error_no_memory();
+    }
+    *ret_list = list;
     return NULL;
 }

@@ -94,4 +94,23 @@ MUST_USE tis_error *registry_info(struct registry *r, const char *name, size_t n
                                   struct model_info **ret_models, uint32_t *ret_count);
 void registry_info_free(struct model_info *models, uint32_t count);
 
+/* One version, for the metrics page: flat, as a thousand of them are asked for again and again. */
+struct version_entry {
+    const char *model; /* in the list's memory */
+    int64_t number;
+    enum version_state state;
+    uint64_t load_ns;            /* what loading it took; 0 unless READY */
+    struct tis_version *version; /* a reference when READY, else NULL */
+};
+
+struct version_list {
+    struct version_entry *entries; /* by name, then number */
+    uint32_t count;
+    char *names;
+};
+
+/* Every version of every model. Free with registry_list_free(). */
+MUST_USE tis_error *registry_list(struct registry *r, struct version_list *ret_list);
+void registry_list_free(struct version_list *list);
+
 #endif

@@ -32,6 +32,14 @@ bool acceptor_is_draining(const struct acceptor *a)
     return atomic_load_explicit(&a->is_draining, memory_order_relaxed);
 }
 
+struct acceptor_counts acceptor_counts(const struct acceptor *a)
+{
+    return (struct acceptor_counts){
+        .open = atomic_load_explicit(&a->conn_count, memory_order_relaxed),
+        .accepted = atomic_load_explicit(&a->accepted_count, memory_order_relaxed),
+    };
+}
+
 /* ---- connections ---- */
 
 static bool is_full(const struct acceptor *a)
@@ -72,6 +80,7 @@ static void hand_over(struct acceptor_shard *s, int fd)
 {
     struct acceptor *a = s->acceptor;
     struct acceptor_conn *c = is_full(a) ? NULL : a->handler->create(s);
+    atomic_fetch_add_explicit(&a->accepted_count, 1, memory_order_relaxed);
     if (!c) {
         close(fd);
         return;

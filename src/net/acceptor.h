@@ -119,7 +119,13 @@ struct acceptor {
 
     /* atomic */
     _Atomic uint32_t conn_count;
+    _Atomic uint64_t accepted_count;
     _Atomic bool is_draining;
+};
+
+struct acceptor_counts {
+    uint32_t open;     /* those of its protocol, also adopted ones */
+    uint64_t accepted; /* by its own sockets, from the start on; those it closed at once too */
 };
 
 /* Binds and listens, but accepts nothing before acceptor_start(). Afterwards shard_count shards are
@@ -144,6 +150,8 @@ bool acceptor_drain(struct acceptor *a, uint64_t deadline_ns);
 void acceptor_close(struct acceptor *a);
 /* Threads: any. */
 bool acceptor_is_draining(const struct acceptor *a);
+/* Threads: any. */
+struct acceptor_counts acceptor_counts(const struct acceptor *a);
 
 /* Takes fd, a connected socket, as if it had been accepted. Threads: any. */
 void acceptor_adopt(struct acceptor *a, int fd);

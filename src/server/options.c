@@ -17,7 +17,7 @@ enum option_type {
     OPTION_LIST,        /* repeatable text: const char **, count right behind it */
     OPTION_BACKEND,     /* repeatable <backend>,<key>=<value> */
     OPTION_RESTRICTION, /* repeatable <categories>:<key>=<value> */
-    OPTION_ABSENT,      /* switches off a feature that this release does not have: only false */
+    OPTION_METRICS,     /* repeatable <name>=<value> */
 };
 
 struct option_spec {
@@ -175,6 +175,29 @@ static const struct option_spec specs[] = {
            "Bytes of request bodies and replies held at the same time, over all clients. When they "
            "are spent, bodies wait, then get 503."),
 
+    HEADING("Metrics"),
+    BOOL("allow-metrics", allow_metrics, "true",
+         "Serve the metrics page, in Prometheus' form, on a port of its own: /metrics."),
+    TEXT("metrics-address", metrics_address, NULL, "ADDRESS",
+         "Address to listen on, or several, separated by commas. Default: the one of "
+         "--http-address; 127.0.0.1 when that has only Unix domain sockets."),
+    NUMBER("metrics-port", metrics_port, "8002", 0, 65535, "PORT",
+           "Port to listen on; 0 takes a free one and logs it."),
+    BOOL(
+        "metrics-on-http-port", metrics_on_http_port, "false",
+        "Serve the page at /metrics of the HTTP port too, also with --allow-metrics=false. There it "
+        "belongs to the category statistics of --http-restricted-api."),
+    BOOL("allow-cpu-metrics", allow_cpu_metrics, "true",
+         "Show processors and memory of the machine (nv_cpu_...)."),
+    BOOL("allow-gpu-metrics", allow_gpu_metrics, "true",
+         "Show GPUs (nv_gpu_...). This release uses none, so there are none to show."),
+    NUMBER("metrics-interval-ms", metrics_interval_ms, "2000", 0, 86400000, "MS",
+           "Figures of the process and the machine are read again when they are older than this."),
+    { "metrics-config", OPTION_METRICS, FIELD(metrics), NULL, 0, 0, "NAME=VALUE",
+      "Which of the optional families to show: counter_latencies=false hides the sums of durations "
+      "in microseconds, histogram_latencies=true adds nv_inference_first_response_histogram_ms. May "
+      "be given several times." },
+
     HEADING("Backends"),
     TEXT("backend-directory", backend_directory, NULL, "DIR",
          "Where backends are: DIR/NAME/libtriton_NAME.so. Default: 'backends' beside the "
@@ -193,8 +216,6 @@ static const struct option_spec specs[] = {
            "After SIGINT or SIGTERM: not ready, but still serving for this time (rolling "
            "updates)."),
     BOOL("allow-profiling", allow_profiling, "false", "Allow the v1 profile API."),
-    { "allow-metrics", OPTION_ABSENT, 0, "false", 0, 0, "false",
-      "This release has no metrics port." },
 
     HEADING("Log"),
     BOOL("log-info", log_info, "true", "Log informational lines."),
@@ -286,13 +307,8 @@ static tis_error *set_option(struct options *o, const struct option_spec *spec, 
         return parse_backend(spec, text, field_of(o, spec));
     case OPTION_RESTRICTION: /* the value is a secret: not in the error */
         return error_wrap(restrictions_add(field_of(o, spec), text), "--%s", spec->name);
-    case OPTION_ABSENT: {
-        bool wanted = false;
-        tis_error *err = parse_bool(spec, text, &wanted);
-        if (!err && wanted)
-            err = INVALID("--%s=%s: %s", spec->name, text, spec->help);
-        return err;
-    }
+    case OPTION_METRICS:
+        return error_wrap(metrics_settings_set(field_of(o, spec), text), "--%s", spec->name);
     }
     return NULL;
 }
@@ -336,7 +352,7 @@ static tis_error *parse_argument(struct options *o, int argc, char **argv, int *
         return set_option(o, spec, argument + 2 + len + 1);
 
     char *next = *at + 1 < argc ? argv[*at + 1] : NULL;
-    if (spec->type == OPTION_BOOL || spec->type == OPTION_ABSENT) {
+    if (spec->type == OPTION_BOOL) {
         bool ignored;
         tis_error *err = next ? parse_bool(spec, next, &ignored) : error_no_memory();
         bool next_is_value = err == NULL;
@@ -392,6 +408,37 @@ static bool has_port(const char *addresses)
     return false;
 }
 
+char *options_metrics_address(const struct options *o)
+{
+    if (o->metrics_address)
+        return strdup(o->metrics_address);
+    struct bytes out = { 0 };
+    char *addresses = strdup(o->http_address);
+    char *rest = addresses;
+    for (char *one; (one = strsep(&rest, ",")) != NULL;) {
+        if (!socket_is_unix(one))
+            bytes_printf(&out, "%s%s", out.len > 0 ? "," : "", *one ? one : "*");
+    }
+    if (!addresses)
+        return NULL;
+    free(addresses);
+    if (out.len == 0)
+        bytes_append_str(&out, "127.0.0.1");
+    return bytes_steal(&out);
+}
+
+static tis_error *check_metrics(const struct options *o)
+{
+    uint64_t port = o->metrics_port;
+    if (!o->allow_metrics || port == 0 || (o->metrics_address && !has_port(o->metrics_address)))
+        return NULL;
+    if ((o->allow_http && o->http_port == port && has_port(o->http_address)) ||
+        (o->allow_grpc && o->grpc_port == port && has_port(o->grpc_address)))
+        return INVALID(
+            "The server cannot provide metrics on same port used for HTTP or gRPC requests");
+    return NULL;
+}
+
 static tis_error *check_together(const struct options *o)
 {
     if (strcmp(o->log_format, "default") != 0 && strcmp(o->log_format, "ISO8601") != 0)
@@ -412,7 +459,9 @@ static tis_error *check_together(const struct options *o)
         has_port(o->http_address) && has_port(o->grpc_address))
         return INVALID(
             "The server cannot listen to HTTP requests and gRPC requests at the same port");
-    tis_error *err = o->allow_http ? check_ssl("http", &o->http_ssl) : NULL;
+    tis_error *err = check_metrics(o);
+    if (!err && o->allow_http)
+        err = check_ssl("http", &o->http_ssl);
     if (!err && o->allow_grpc)
         err = check_ssl("grpc", &o->grpc_ssl);
     return err;

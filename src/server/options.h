@@ -16,6 +16,7 @@
 #include "api/restrict.h"
 #include "base/error.h"
 #include "exec/backend.h"
+#include "metrics/settings.h"
 
 /* TLS of one port. */
 struct ssl_options {
@@ -79,6 +80,15 @@ struct options {
     const char *grpc_header_forward_pattern;
     struct restrictions grpc_restrictions;
 
+    bool allow_metrics;
+    const char *metrics_address; /* NULL: see options_metrics_address() */
+    uint64_t metrics_port;
+    bool metrics_on_http_port;
+    bool allow_cpu_metrics;
+    bool allow_gpu_metrics;
+    uint64_t metrics_interval_ms;
+    struct metrics_settings metrics;
+
     const char *backend_directory; /* NULL: looked for beside the executable */
     struct backend_setting *backend_settings;
     uint64_t backend_setting_count;
@@ -95,6 +105,9 @@ struct options {
  * nearest known one. */
 MUST_USE tis_error *options_parse(int argc, char **argv, struct options *ret_options);
 void options_fini(struct options *o);
+/* Where the metrics port listens: as asked, else the TCP addresses of HTTP, else 127.0.0.1.
+ * malloc'ed; NULL without memory. */
+char *options_metrics_address(const struct options *o);
 /* The text of --help. */
 void options_print_help(FILE *out);
 

@@ -28,6 +28,9 @@ enum {
     LOOPS_DEFAULT_MAX = 4,
     BODY_BYTES_PER_SEC_MIN = 1024,
     BUDGET_WAIT_SECS = 2,
+    /* Of the metrics port: a handful of collectors, whose pages are not part of the byte budget. */
+    METRICS_CONNECTIONS_MAX = 64,
+    METRICS_IDLE_SECS = 300,
     WORKER_COUNT = 2,
     GRPC_STREAMS_MAX = 1024,
     GRPC_HEADER_BYTES_MAX = 64 << 10,
@@ -48,10 +51,12 @@ struct server {
     struct forward *grpc_forward;
     struct loop *loops[LOOPS_MAX];
     uint32_t loop_count;
-    struct tls *http_tls;     /* NULL: cleartext */
-    struct tls *grpc_tls;     /* likewise */
-    struct http_server *http; /* NULL: not allowed */
-    struct grpc_server *grpc; /* likewise */
+    struct tls *http_tls;        /* NULL: cleartext */
+    struct tls *grpc_tls;        /* likewise */
+    struct http_server *http;    /* NULL: not allowed */
+    struct grpc_server *grpc;    /* likewise */
+    struct http_server *metrics; /* likewise */
+    char *metrics_address;
 };
 
 static bool is_directory(const char *path)
@@ -219,6 +224,31 @@ static tis_error *create_grpc(struct server *s)
     return grpc_server_create(&grpc, &handler, s->loops, s->loop_count, &s->grpc);
 }
 
+/* A port for collectors: HTTP without TLS and without gRPC. */
+static tis_error *create_metrics(struct server *s)
+{
+    const struct options *o = s->options;
+    if (!o->allow_metrics)
+        return NULL;
+    s->metrics_address = options_metrics_address(o);
+    if (!s->metrics_address)
+        return error_no_memory();
+    struct http_server_options http = {
+        .address = s->metrics_address,
+        .port = (uint16_t)o->metrics_port,
+        .limits = {
+            .head_bytes_max = o->http_max_header_size,
+            .head_bytes_flag = "--http-max-header-size",
+            .head_ns_max = o->http_header_timeout_secs * NS_PER_SEC,
+            .idle_ns_max = METRICS_IDLE_SECS * NS_PER_SEC,
+            .body_stall_ns_max = o->http_stall_timeout_secs * NS_PER_SEC,
+            .connections_max = METRICS_CONNECTIONS_MAX,
+        },
+    };
+    struct http_handler handler = api_metrics_handler(&s->api);
+    return http_server_create(&http, &handler, s->loops, s->loop_count, &s->metrics);
+}
+
 static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg), void *arg)
 {
     const struct options *o = s->options;
@@ -285,6 +315,10 @@ tis_error *server_create(const struct options *options, const char *executable,
                  .grpc_compression = compression,
                  .http_restrictions = options->http_restrictions,
                  .grpc_restrictions = options->grpc_restrictions,
+                 .metrics = options->metrics,
+                 .metrics_on_http_port = options->metrics_on_http_port,
+                 .metrics_of_machine = options->allow_cpu_metrics,
+                 .metrics_interval_ns = options->metrics_interval_ms * NS_PER_MS,
                  .http_forward = s->http_forward,
                  .grpc_forward = s->grpc_forward,
              },
@@ -295,10 +329,16 @@ tis_error *server_create(const struct options *options, const char *executable,
         err = create_grpc(s);
     if (!err)
         err = create_http(s);
+    if (!err)
+        err = create_metrics(s);
     if (err) {
         server_destroy(s);
         return err;
     }
+    api_set_ports(&s->api, &(struct api_ports){ .http = s->http,
+                                                .grpc = s->grpc,
+                                                .metrics = s->metrics,
+                                                .budget = &s->budget });
     *ret_server = s;
     return NULL;
 }
@@ -307,6 +347,7 @@ void server_destroy(struct server *s)
 {
     if (!s)
         return;
+    http_server_destroy(s->metrics);
     http_server_destroy(s->http); /* it gives connections to gRPC as long as it lives */
     grpc_server_destroy(s->grpc);
     tls_destroy(s->http_tls);
@@ -324,7 +365,19 @@ void server_destroy(struct server *s)
     forward_destroy(s->http_forward);
     forward_destroy(s->grpc_forward);
     free(s->backend_directory);
+    free(s->metrics_address);
     free(s);
+}
+
+static tis_error *start_metrics(struct server *s)
+{
+    tis_error *err = http_server_start(s->metrics);
+    if (!err)
+        log_info("metrics open address=%s port=%u", s->metrics_address,
+                 http_server_port(s->metrics));
+    if (!err && http_server_port(s->metrics)) /* scripts look for 0.9's words */
+        log_info("Reporting prometheus metrics on port %u", http_server_port(s->metrics));
+    return err;
 }
 
 tis_error *server_start(struct server *s)
@@ -340,6 +393,8 @@ tis_error *server_start(struct server *s)
     }
     if (!err && s->http)
         err = http_server_start(s->http);
+    if (!err && s->metrics)
+        err = start_metrics(s);
     if (err)
         return err;
     if (s->http)

@@ -236,7 +236,7 @@ def test_exit_on_error_names_every_bad_model(tmp_path, backends):
     for name, (text, _) in UNAVAILABLE.items():
         add_model(tmp_path, name, text)
     status, _, err = run(f"--model-repository={tmp_path}", f"--backend-directory={backends}",
-                         "--http-port=0", "--grpc-port=0")
+                         "--http-port=0", "--grpc-port=0", "--metrics-port=0")
     assert status == 1
     for name, (_, words) in UNAVAILABLE.items():
         assert re.search(rf"model '{name}'.*{re.escape(words)}", err), err
@@ -258,7 +258,7 @@ def start_release(tmp_path, backends, model):
     if not RELEASE.exists():
         pytest.skip(f"no release build {RELEASE}")
     add_model(tmp_path, model, bad(model))
-    return subprocess.Popen([RELEASE, f"--model-repository={tmp_path}", "--http-port=0", "--grpc-port=0",
+    return subprocess.Popen([RELEASE, f"--model-repository={tmp_path}", "--http-port=0", "--grpc-port=0", "--metrics-port=0",
                              "--http-address=127.0.0.1", f"--backend-directory={backends}"],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

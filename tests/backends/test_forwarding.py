@@ -101,7 +101,7 @@ def test_grpc_stream(client):
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_bad_pattern(tmp_path, protocol):
     add_model(tmp_path, "copy", identity("INT32", [1]))
-    status, _, err = run(f"--model-repository={tmp_path}", "--http-port=0", "--grpc-port=0",
+    status, _, err = run(f"--model-repository={tmp_path}", "--http-port=0", "--grpc-port=0", "--metrics-port=0",
                          f"--{protocol}-header-forward-pattern=x(")
     assert status == 1 and (f"--{protocol}-header-forward-pattern=x(: the pattern is wrong at "
                             "character 3: missing closing parenthesis") in err

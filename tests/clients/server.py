@@ -115,7 +115,7 @@ class Server(HttpClient):
         self.port = port
         program = [program or executable()] if not isinstance(program, list) else program
         self.command = [*program, "--http-address=127.0.0.1", f"--http-port={port}",
-                        "--grpc-address=127.0.0.1", "--grpc-port=0",
+                        "--grpc-address=127.0.0.1", "--grpc-port=0", "--metrics-port=0",
                         *(f"--model-repository={r}" for r in repositories), *flags]
         self.changed = threading.Condition()
         self.stdout_lines, self.stderr_lines = [], []
@@ -169,6 +169,17 @@ class Server(HttpClient):
     @property
     def grpc_url(self):
         return "127.0.0.1:" + self.wait_log("grpc open").rpartition("port=")[2]
+
+    @property
+    def metrics_port(self):
+        return int(self.wait_log("metrics open").rpartition("port=")[2])
+
+    def metrics(self, accept=None, method="GET", path="/metrics"):
+        """The answer of the metrics port."""
+        headers = {"Accept": accept} if accept else {}
+        with connect(self.metrics_port) as s:
+            s.sendall(message(method, path, headers=headers))
+            return read_answer(s, method)
 
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)

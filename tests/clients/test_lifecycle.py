@@ -117,7 +117,7 @@ def test_port_taken(tmp_path, start):
     add_model(tmp_path, "m", identity())
     first = start(tmp_path)
     status, out, err = run(f"--model-store={tmp_path}", "--http-address=127.0.0.1",
-                           f"--http-port={first.port}", "--grpc-port=0")
+                           f"--http-port={first.port}", "--grpc-port=0", "--metrics-port=0")
     assert (status, out) == (1, "")
     assert "error: creating server: " in err and str(first.port) in err
     assert first.is_ready()
@@ -130,7 +130,7 @@ def test_port_taken(tmp_path, start):
 def test_address_wrong(tmp_path, address):
     """An address that is none, or not ours."""
     status, out, err = run(f"--model-store={tmp_path}", f"--http-address={address}",
-                           "--http-port=0", "--grpc-port=0")
+                           "--http-port=0", "--grpc-port=0", "--metrics-port=0")
     assert (status, out) == (1, "")
     assert address in err
 
@@ -202,7 +202,7 @@ def test_exit_on_error(tmp_path):
     """The default: exit status 1 after every bad model was named with its reason."""
     reasons = bad_models(tmp_path)
     add_model(tmp_path, "good", identity())
-    status, out, err = run(f"--model-store={tmp_path}", "--http-port=0", "--grpc-port=0")
+    status, out, err = run(f"--model-store={tmp_path}", "--http-port=0", "--grpc-port=0", "--metrics-port=0")
     assert (status, out) == (1, "")
     end = err[err.index("error: creating server: "):]
     for name, words in reasons.items():
@@ -246,7 +246,7 @@ def test_lax_readiness(tmp_path, start):
 def test_missing_repository(tmp_path, start):
     """Exit status 1 with the path; with --exit-on-error=false it stays up, neither live nor ready."""
     missing = tmp_path / "nope"
-    status, out, err = run(f"--model-store={missing}", "--http-port=0", "--grpc-port=0")
+    status, out, err = run(f"--model-store={missing}", "--http-port=0", "--grpc-port=0", "--metrics-port=0")
     assert (status, out) == (1, "") and f"'{missing}'" in err
     add_model(tmp_path / "there", "m", identity())
     server = start([tmp_path / "there", missing], "--exit-on-error=false", port=free_port(),
@@ -260,7 +260,7 @@ def test_missing_repository(tmp_path, start):
 def test_repository_is_a_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("x")
-    status, out, err = run(f"--model-store={path}", "--http-port=0", "--grpc-port=0")
+    status, out, err = run(f"--model-store={path}", "--http-port=0", "--grpc-port=0", "--metrics-port=0")
     assert (status, out) == (1, "") and f"'{path}'" in err
 
 
@@ -421,7 +421,7 @@ def test_start_failure_with_port(tmp_path):
     """A server that ends because of a bad model has closed its port."""
     add_model(tmp_path, "bad", config("nope", *pairs("FP32", [1])))
     port = free_port()
-    assert run(f"--model-store={tmp_path}", f"--http-port={port}", "--grpc-port=0")[0] == 1
+    assert run(f"--model-store={tmp_path}", f"--http-port={port}", "--grpc-port=0", "--metrics-port=0")[0] == 1
     with socket.socket() as s:
         s.bind(("127.0.0.1", port))
 
@@ -657,7 +657,7 @@ def test_relative_paths(tmp_path):
     """The repository may be a relative path; the current folder does not matter otherwise."""
     add_model(tmp_path / "models", "m", identity())
     process = subprocess.Popen([executable(), "--model-store=models", "--http-port=0",
-                                "--grpc-port=0"],
+                                "--grpc-port=0", "--metrics-port=0"],
                                cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         assert process.stdout.readline().decode().startswith(LINE)

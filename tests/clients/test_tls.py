@@ -406,12 +406,12 @@ def test_drain(start, repository, authority):
      "--http-server-cert=/no/such: No such file or directory"),
 ])
 def test_wrong_flags(tmp_path, flags, text):
-    status, _, err = run(f"--model-store={tmp_path}", "--http-port=0", "--grpc-port=0", *flags)
+    status, _, err = run(f"--model-store={tmp_path}", "--http-port=0", "--grpc-port=0", "--metrics-port=0", *flags)
     assert (status, text in err) == (1, True), err
 
 
 def test_wrong_key(tmp_path, authority):
-    status, _, err = run(f"--model-store={tmp_path}", "--http-port=0", "--grpc-port=0",
+    status, _, err = run(f"--model-store={tmp_path}", "--http-port=0", "--grpc-port=0", "--metrics-port=0",
                          "--grpc-use-ssl", f"--grpc-server-cert={authority.server.certificate}",
                          f"--grpc-server-key={authority.client.key}")
     assert (status, "the key is not that of the certificate" in err) == (1, True), err

@@ -187,9 +187,11 @@ static void test_errors(void **state)
         { "--backend-config=onnxruntime", "expected NAME,KEY=VALUE" },
         { "--backend-config=onnxruntime,k", "expected NAME,KEY=VALUE" },
         { "--backend-config=onnxruntime,=v", "expected NAME,KEY=VALUE" },
-        /* what this release does not have */
-        { "--allow-metrics", "no metrics port" },
-        { "--allow-metrics=true", "no metrics port" },
+        { "--metrics-config=summary_latencies=true", "this server has no summaries" },
+        { "--metrics-config=summary_quantiles=0.5:0.05", "this server has no summaries" },
+        { "--metrics-config=counter_latencies=maybe", "expected true or false" },
+        { "--metrics-config=latencies=true", "unknown name 'latencies'" },
+        { "--metrics-config=counter_latencies", "expected <name>=<value>" },
         { "--grpc-port=65536", "from 0 to 65535" },
         /* together */
         { "--allow-http=false --allow-grpc=false",
@@ -197,6 +199,8 @@ static void test_errors(void **state)
         { "--http-port=9 --grpc-port=9",
           "The server cannot listen to HTTP requests and gRPC requests at the same port" },
         { "--http-port=9 --grpc-port=9 --http-address=unix:/a,127.0.0.1", "at the same port" },
+        { "--metrics-port=8000", "cannot provide metrics on same port used for HTTP or gRPC" },
+        { "--grpc-port=8002", "cannot provide metrics on same port used for HTTP or gRPC" },
         { "--http-use-ssl", "--http-use-ssl needs --http-server-cert=FILE" },
         { "--grpc-use-ssl --grpc-server-cert=a", "--grpc-use-ssl needs --grpc-server-key=FILE" },
         { "--http-use-ssl-mutual --http-server-cert=a --http-server-key=b",
@@ -212,6 +216,46 @@ static void test_errors(void **state)
         assert_int_equal(o.http_port, 7); /* untouched */
         error_free(err);
     }
+}
+
+static void assert_metrics_address(const char *line, const char *expected)
+{
+    char storage[512];
+    struct options o;
+    assert_null(parse(line, storage, &o));
+    char *address = options_metrics_address(&o);
+    assert_string_equal(address, expected);
+    free(address);
+    options_fini(&o);
+}
+
+/* The metrics port: its defaults, where it listens, and ports that may be alike. */
+static void test_metrics(void **state)
+{
+    (void)state;
+    char storage[512];
+    struct options o;
+    assert_null(parse("--metrics-config=counter_latencies=FALSE "
+                      "--metrics-config=histogram_latencies=true "
+                      "--metrics-config=summary_latencies=false --metrics-config "
+                      "counter_latencies=true",
+                      storage, &o));
+    assert_true(o.allow_metrics && o.metrics_port == 8002 && !o.metrics_on_http_port);
+    assert_true(o.metrics.histogram_latencies && !o.metrics.no_counter_latencies);
+    options_fini(&o);
+    assert_null(parse("--metrics-port=8000 --allow-metrics=false", storage, &o));
+    options_fini(&o);
+    assert_null(parse("--metrics-port=8000 --allow-http=false", storage, &o));
+    options_fini(&o);
+    assert_null(parse("--metrics-port=8000 --metrics-address=unix:/x", storage, &o));
+    options_fini(&o);
+
+    assert_metrics_address("--id=x", "0.0.0.0");
+    assert_metrics_address("--http-address=::1", "::1");
+    assert_metrics_address("--http-address=unix:/x,10.0.0.1,unix:y,::1", "10.0.0.1,::1");
+    assert_metrics_address("--http-address=unix:/x", "127.0.0.1");
+    assert_metrics_address("--http-address=", "*");
+    assert_metrics_address("--metrics-address=10.1.1.1 --http-address=::1", "10.1.1.1");
 }
 
 /* Without a repository only --help and --version go. */
@@ -258,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_values),        cmocka_unit_test(test_lists),
         cmocka_unit_test(test_together),      cmocka_unit_test(test_errors),
         cmocka_unit_test(test_no_repository), cmocka_unit_test(test_help),
+        cmocka_unit_test(test_metrics),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,244 @@
+/* The metrics page: what it shows, in the order of metrics/family.h. */
+#include "api/metrics.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "exec/version.h"
+#include "infer/reason.h"
+#include "metrics/accept.h"
+#include "metrics/family.h"
+#include "metrics/metric.h"
+
+enum {
+    TAGS_MAX = 64, /* of one model; what its configuration has beyond is not shown */
+    TAG_BYTES_MAX = 64,
+    PAGE_BYTES_FIRST = 16 << 10,
+};
+
+#define ALPHANUMERIC "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+static const struct label_text no_labels;
+
+/* What the page says of one version. */
+struct row {
+    const struct version_entry *entry;
+    struct label_text labels; /* of its series */
+};
+
+struct page {
+    struct exposition exposition;
+    struct api *api;
+    uint64_t now_ns;
+    struct version_list versions;
+    struct row *rows; /* one for each of versions */
+    struct bytes labels;
+};
+
+/* ---- Labels ---- */
+
+struct tag_names {
+    uint32_t count;
+    char names[TAGS_MAX][TAG_BYTES_MAX];
+};
+
+static bool tag_is_used(const struct tag_names *tags, const char *name)
+{
+    for (uint32_t i = 0; i < tags->count; i++) {
+        if (strcmp(tags->names[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The label of a tag: "_<key>", as 0.9 has it, with '_' for what a label's name must not hold, and a
+ * number behind it when two keys end up alike. "__" is for the collectors' own labels. */
+static const char *tag_name(struct tag_names *tags, const char *key)
+{
+    char base[TAG_BYTES_MAX - 8];
+    char *name = tags->names[tags->count];
+    key += strcspn(key, ALPHANUMERIC);
+    snprintf(base, sizeof(base), "_%s", *key ? key : "tag");
+    for (char *at = base; *(at += strspn(at, ALPHANUMERIC)); at++)
+        *at = '_';
+    snprintf(name, TAG_BYTES_MAX, "%s", base);
+    for (uint32_t i = 2; tag_is_used(tags, name); i++)
+        snprintf(name, TAG_BYTES_MAX, "%s_%" PRIu32, base, i);
+    tags->count++;
+    return name;
+}
+
+static void append_row_labels(struct bytes *out, const struct version_entry *entry)
+{
+    char number[24];
+    struct bytes one = { 0 };
+    int number_len = snprintf(number, sizeof(number), "%" PRId64, entry->number);
+    labels_append(&one, "model", entry->model, strlen(entry->model));
+    labels_append(&one, "version", number, (size_t)number_len);
+    const Inference__ModelConfig *config = entry->version ? entry->version->config->message : NULL;
+    if (config && config->n_metric_tags > 0) {
+        struct tag_names tags = { 0 };
+        for (size_t i = 0; i < config->n_metric_tags && i < TAGS_MAX; i++)
+            labels_append(&one, tag_name(&tags, config->metric_tags[i]->key),
+                          config->metric_tags[i]->value, strlen(config->metric_tags[i]->value));
+    }
+    bytes_append(out, one.data, one.len);
+    out->failed |= one.failed;
+    bytes_fini(&one);
+}
+
+/* ---- Versions ---- */
+
+static bool rows_fill(struct page *p)
+{
+    uint32_t count = p->versions.count;
+    p->rows = calloc(count + 1, sizeof(*p->rows));
+    if (!p->rows)
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        size_t begin = p->labels.len;
+        p->rows[i].entry = &p->versions.entries[i];
+        append_row_labels(&p->labels, p->rows[i].entry);
+        p->rows[i].labels.len = p->labels.len - begin;
+    }
+    const char *at = p->labels.data; /* it has stopped moving */
+    for (uint32_t i = 0; i < count; at += p->rows[i++].labels.len)
+        p->rows[i].labels.at = at;
+    return !p->labels.failed;
+}
+
+static void write_versions(struct page *p)
+{
+    struct exposition *e = &p->exposition;
+    exposition_family(e, &families[FAMILY_LOAD_SECS]);
+    for (uint32_t i = 0; i < p->versions.count; i++) {
+        if (p->rows[i].entry->version)
+            exposition_double(e, p->rows[i].labels, NULL, (double)p->rows[i].entry->load_ns / 1e9);
+    }
+    exposition_family(e, &families[FAMILY_MODEL_READY]);
+    for (uint32_t i = 0; i < p->versions.count; i++)
+        exposition_u64(e, p->rows[i].labels, NULL, p->rows[i].entry->state == VERSION_READY);
+}
+
+/* ---- The server ---- */
+
+static void write_info(struct page *p)
+{
+    struct bytes labels = { 0 };
+    const char *id = p->api->options.id ? p->api->options.id : "triton";
+    labels_append(&labels, "version", TIS_VERSION, strlen(TIS_VERSION));
+    labels_append(&labels, "id", id, strlen(id));
+    exposition_family(&p->exposition, &families[FAMILY_BUILD_INFO]);
+    exposition_u64(&p->exposition, (struct label_text){ bytes_str(&labels), labels.len }, NULL, 1);
+    bytes_fini(&labels);
+}
+
+static void write_number(struct page *p, enum family family, uint64_t value)
+{
+    exposition_family(&p->exposition, &families[family]);
+    exposition_u64(&p->exposition, no_labels, NULL, value);
+}
+
+static void write_connections(struct page *p)
+{
+    const struct api_ports *ports = &p->api->ports;
+    const struct {
+        const char *protocol;
+        const char *port;
+        bool is_open;
+        struct acceptor_counts counts;
+    } all[] = {
+        { "protocol=\"http\"", "port=\"http\"", ports->http != NULL,
+          ports->http ? http_server_counts(ports->http) : (struct acceptor_counts){ 0 } },
+        { "protocol=\"grpc\"", "port=\"grpc\"", ports->grpc != NULL,
+          ports->grpc ? grpc_server_counts(ports->grpc) : (struct acceptor_counts){ 0 } },
+        { "protocol=\"metrics\"", "port=\"metrics\"", ports->metrics != NULL,
+          ports->metrics ? http_server_counts(ports->metrics) : (struct acceptor_counts){ 0 } },
+    };
+    exposition_family(&p->exposition, &families[FAMILY_CONNECTIONS]);
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        if (all[i].is_open)
+            exposition_u64(&p->exposition, no_labels, all[i].protocol, all[i].counts.open);
+    }
+    exposition_family(&p->exposition, &families[FAMILY_CONNECTIONS_ACCEPTED]);
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        if (all[i].is_open)
+            exposition_u64(&p->exposition, no_labels, all[i].port, all[i].counts.accepted);
+    }
+}
+
+static void write_server(struct page *p)
+{
+    struct api *api = p->api;
+    write_info(p);
+    write_number(p, FAMILY_READY, api_is_ready(api));
+    exposition_family(&p->exposition, &families[FAMILY_UPTIME]);
+    exposition_double(&p->exposition, no_labels, NULL,
+                      (double)(p->now_ns - api->options.start_ns) / 1e9);
+    write_number(p, FAMILY_REQUESTS_INFLIGHT, atomic_load(&api->in_flight));
+    if (api->ports.budget) {
+        write_number(p, FAMILY_BYTES_INFLIGHT, atomic_load(&api->ports.budget->bytes));
+        write_number(p, FAMILY_BYTES_INFLIGHT_LIMIT, api->ports.budget->bytes_max);
+    }
+    write_connections(p);
+}
+
+/* ---- The call ---- */
+
+static tis_error *page_write(struct page *p, struct bytes *out)
+{
+    size_t expected = atomic_load_explicit(&p->api->page_bytes, memory_order_relaxed);
+    bytes_reserve(out, PAGE_BYTES_FIRST + expected + expected / 16);
+    tis_error *err = registry_list(p->api->registry, &p->versions);
+    if (err)
+        return err;
+    if (!rows_fill(p))
+        return error_no_memory();
+    write_versions(p);
+    write_server(p);
+    process_metrics_write(&p->api->process, p->now_ns, &p->exposition);
+    metric_families_write(&p->exposition);
+    exposition_finish(&p->exposition);
+    atomic_store_explicit(&p->api->page_bytes, out->len, memory_order_relaxed);
+    return out->failed ? error_no_memory() : NULL;
+}
+
+static enum exposition_format wanted_format(const struct call *call)
+{
+    const struct http_header *accept = http_header_find(call->ex, "Accept");
+    return accept ? accept_choose(accept->value, accept->value_len) : EXPOSITION_TEXT;
+}
+
+/* On a worker: with many models the page takes milliseconds. */
+static tis_error *page_work(struct call *call)
+{
+    struct page p = { .api = call->api, .now_ns = clock_ns() };
+    exposition_init(&p.exposition, wanted_format(call), &call->out);
+    tis_error *err = page_write(&p, &call->out);
+    registry_list_free(&p.versions);
+    free(p.rows);
+    bytes_fini(&p.labels);
+    return err;
+}
+
+static void page_answer(struct call *call, tis_error *err)
+{
+    if (err) {
+        http_respond_copy(call->ex, 503, "Content-Type: text/plain; charset=utf-8\r\n",
+                          error_text(err), strlen(error_text(err)));
+        error_free(err);
+        return;
+    }
+    char head[128];
+    int head_len = snprintf(head, sizeof(head), "Content-Type: %s\r\n",
+                            exposition_content_type(wanted_format(call)));
+    struct iovec part = { call->out.data, call->out.len };
+    http_respond(call->ex, 200, head, (size_t)head_len, &part, 1, NULL, NULL);
+}
+
+void metrics_page(struct call *call)
+{
+    call_offload(call, page_work, page_answer);
+}
