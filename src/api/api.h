@@ -87,6 +87,7 @@ struct api {
     _Atomic uint32_t in_flight; /* inference requests with a backend or in a queue */
     _Atomic uint64_t v1_request_id;
     _Atomic size_t page_bytes; /* of the last metrics page */
+    _Atomic uint64_t page_cpu_ns;
     /* any thread, under lock */
     struct lock lock;
     struct duration counters[COUNTER_COUNT];

@@ -1,9 +1,11 @@
-/* The metrics page: what it shows, in the order of metrics/family.h. */
+/* The metrics page: what it shows. */
 #include "api/metrics.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "exec/version.h"
@@ -26,6 +28,9 @@ static const struct label_text no_labels;
 struct row {
     const struct version_entry *entry;
     struct label_text labels; /* of its series */
+    /* zero unless it is loaded */
+    uint32_t pending;
+    struct statistics_totals totals;
 };
 
 struct page {
@@ -72,21 +77,18 @@ static const char *tag_name(struct tag_names *tags, const char *key)
 
 static void append_row_labels(struct bytes *out, const struct version_entry *entry)
 {
-    char number[24];
-    struct bytes one = { 0 };
-    int number_len = snprintf(number, sizeof(number), "%" PRId64, entry->number);
-    labels_append(&one, "model", entry->model, strlen(entry->model));
-    labels_append(&one, "version", number, (size_t)number_len);
+    size_t begin = out->len;
+    labels_append(out, begin, "model", entry->model, strlen(entry->model));
+    bytes_append_str(out, ",version=\"");
+    bytes_append_i64(out, entry->number);
+    bytes_append_char(out, '"');
     const Inference__ModelConfig *config = entry->version ? entry->version->config->message : NULL;
     if (config && config->n_metric_tags > 0) {
         struct tag_names tags = { 0 };
         for (size_t i = 0; i < config->n_metric_tags && i < TAGS_MAX; i++)
-            labels_append(&one, tag_name(&tags, config->metric_tags[i]->key),
+            labels_append(out, begin, tag_name(&tags, config->metric_tags[i]->key),
                           config->metric_tags[i]->value, strlen(config->metric_tags[i]->value));
     }
-    bytes_append(out, one.data, one.len);
-    out->failed |= one.failed;
-    bytes_fini(&one);
 }
 
 /* ---- Versions ---- */
@@ -102,6 +104,11 @@ static bool rows_fill(struct page *p)
         p->rows[i].entry = &p->versions.entries[i];
         append_row_labels(&p->labels, p->rows[i].entry);
         p->rows[i].labels.len = p->labels.len - begin;
+        struct tis_version *version = p->rows[i].entry->version;
+        if (version) {
+            p->rows[i].pending = version_pending(version);
+            statistics_get_totals(&version->statistics, DEVICE_ALL, &p->rows[i].totals);
+        }
     }
     const char *at = p->labels.data; /* it has stopped moving */
     for (uint32_t i = 0; i < count; at += p->rows[i++].labels.len)
@@ -109,17 +116,134 @@ static bool rows_fill(struct page *p)
     return !p->labels.failed;
 }
 
+/* The next loaded version after *at (begin with -1); NULL: there is none. */
+static const struct row *next_loaded(const struct page *p, uint32_t *at)
+{
+    while (++*at < p->versions.count) {
+        if (p->rows[*at].entry->version)
+            return &p->rows[*at];
+    }
+    return NULL;
+}
+
+/* Sums that exist from loading on, as Triton has them: up to three of statistics_totals together. */
+#define TOTAL(field) offsetof(struct statistics_totals, field)
+static const struct {
+    enum family family;
+    bool is_ns; /* told in us */
+    uint32_t count;
+    size_t offsets[3];
+} sums[] = {
+    { FAMILY_REQUEST_SUCCESS, false, 1, { TOTAL(success.count) } },
+    { FAMILY_INFERENCE_COUNT, false, 1, { TOTAL(inference_count) } },
+    { FAMILY_EXEC_COUNT, false, 1, { TOTAL(execution_count) } },
+    { FAMILY_REQUEST_US, true, 1, { TOTAL(success.ns) } },
+    { FAMILY_QUEUE_US, true, 1, { TOTAL(queue.ns) } },
+    { FAMILY_COMPUTE_US,
+      true,
+      3,
+      { TOTAL(compute_input.ns), TOTAL(compute_infer.ns), TOTAL(compute_output.ns) } },
+    { FAMILY_COMPUTE_INPUT_US, true, 1, { TOTAL(compute_input.ns) } },
+    { FAMILY_COMPUTE_INFER_US, true, 1, { TOTAL(compute_infer.ns) } },
+    { FAMILY_COMPUTE_OUTPUT_US, true, 1, { TOTAL(compute_output.ns) } },
+};
+
+static void write_sums(struct page *p)
+{
+    const struct row *r;
+    for (size_t k = 0; k < ARRAY_LEN(sums); k++) {
+        if (sums[k].is_ns && p->api->options.metrics.no_counter_latencies)
+            continue;
+        exposition_family(&p->exposition, &families[sums[k].family]);
+        for (uint32_t at = UINT32_MAX; (r = next_loaded(p, &at)) != NULL;) {
+            uint64_t sum = 0;
+            for (uint32_t i = 0; i < sums[k].count; i++)
+                sum += *(const uint64_t *)((const char *)&r->totals + sums[k].offsets[i]);
+            exposition_u64(&p->exposition, r->labels, NULL, sums[k].is_ns ? sum / NS_PER_US : sum);
+        }
+    }
+}
+
+static void write_failures(struct page *p)
+{
+    const struct row *r;
+    char reasons[FAILURE_COUNT][32];
+    for (size_t k = 0; k < FAILURE_COUNT; k++)
+        snprintf(reasons[k], sizeof(reasons[k]), "reason=\"%s\"", failure_names[k]);
+    exposition_family(&p->exposition, &families[FAMILY_REQUEST_FAILURE]);
+    for (uint32_t at = UINT32_MAX; (r = next_loaded(p, &at)) != NULL;) {
+        for (size_t k = 0; k < FAILURE_COUNT; k++)
+            exposition_u64(&p->exposition, r->labels, reasons[k], r->totals.failures[k]);
+    }
+}
+
+/* A version has its series from the first observation on: there are a hundred of them. */
+static void write_histograms(struct page *p)
+{
+    static const struct {
+        enum family family;
+        enum statistics_histogram histogram;
+    } all[] = {
+        { FAMILY_LOAD_RATIO, HISTOGRAM_LOAD_RATIO },
+        { FAMILY_REQUEST_SECONDS, HISTOGRAM_REQUEST },
+        { FAMILY_QUEUE_SECONDS, HISTOGRAM_QUEUE },
+        { FAMILY_COMPUTE_SECONDS, HISTOGRAM_COMPUTE },
+        { FAMILY_FIRST_RESPONSE_SECONDS, HISTOGRAM_FIRST_RESPONSE },
+        { FAMILY_BATCH_SIZE, HISTOGRAM_BATCH_SIZE },
+    };
+    const struct row *r;
+    for (size_t k = 0; k < ARRAY_LEN(all); k++) {
+        struct bucket_texts texts;
+        const struct histogram_bounds *bounds = &histogram_bounds[all[k].histogram];
+        bucket_texts_init(&texts, bounds->upper, bounds->count);
+        exposition_family(&p->exposition, &families[all[k].family]);
+        for (uint32_t at = UINT32_MAX; (r = next_loaded(p, &at)) != NULL;) {
+            const struct histogram *h = &r->totals.histograms[all[k].histogram];
+            /* A sum of quotients has no digits worth the time that all 17 would take. */
+            double sum =
+                all[k].histogram == HISTOGRAM_LOAD_RATIO ? round(h->sum * 1e6) / 1e6 : h->sum;
+            if (h->count > 0)
+                exposition_histogram(&p->exposition, r->labels, &texts, h->cumulative, h->count,
+                                     sum);
+        }
+    }
+}
+
+/* Triton's, of decoupled models only; each may have bounds of its own. */
+static void write_first_responses(struct page *p)
+{
+    const struct row *r;
+    if (!p->api->options.metrics.histogram_latencies)
+        return;
+    exposition_family(&p->exposition, &families[FAMILY_FIRST_RESPONSE_MS]);
+    for (uint32_t at = UINT32_MAX; (r = next_loaded(p, &at)) != NULL;) {
+        struct first_response_histogram h;
+        struct bucket_texts texts;
+        if (!r->entry->version->statistics.is_decoupled)
+            continue;
+        statistics_get_first_response(&r->entry->version->statistics, &h);
+        bucket_texts_init(&texts, h.upper_ms, h.bound_count);
+        exposition_histogram(&p->exposition, r->labels, &texts, h.cumulative, h.count, h.sum_ms);
+    }
+}
+
 static void write_versions(struct page *p)
 {
     struct exposition *e = &p->exposition;
+    const struct row *r;
+    write_sums(p);
+    write_failures(p);
+    exposition_family(e, &families[FAMILY_PENDING]);
+    for (uint32_t at = UINT32_MAX; (r = next_loaded(p, &at)) != NULL;)
+        exposition_u64(e, r->labels, NULL, r->pending);
     exposition_family(e, &families[FAMILY_LOAD_SECS]);
-    for (uint32_t i = 0; i < p->versions.count; i++) {
-        if (p->rows[i].entry->version)
-            exposition_double(e, p->rows[i].labels, NULL, (double)p->rows[i].entry->load_ns / 1e9);
-    }
+    for (uint32_t at = UINT32_MAX; (r = next_loaded(p, &at)) != NULL;)
+        exposition_double(e, r->labels, NULL, (double)r->entry->load_ns / 1e9);
     exposition_family(e, &families[FAMILY_MODEL_READY]);
     for (uint32_t i = 0; i < p->versions.count; i++)
         exposition_u64(e, p->rows[i].labels, NULL, p->rows[i].entry->state == VERSION_READY);
+    write_histograms(p);
+    write_first_responses(p);
 }
 
 /* ---- The server ---- */
@@ -128,8 +252,8 @@ static void write_info(struct page *p)
 {
     struct bytes labels = { 0 };
     const char *id = p->api->options.id ? p->api->options.id : "triton";
-    labels_append(&labels, "version", TIS_VERSION, strlen(TIS_VERSION));
-    labels_append(&labels, "id", id, strlen(id));
+    labels_append(&labels, 0, "version", TIS_VERSION, strlen(TIS_VERSION));
+    labels_append(&labels, 0, "id", id, strlen(id));
     exposition_family(&p->exposition, &families[FAMILY_BUILD_INFO]);
     exposition_u64(&p->exposition, (struct label_text){ bytes_str(&labels), labels.len }, NULL, 1);
     bytes_fini(&labels);
@@ -183,6 +307,9 @@ static void write_server(struct page *p)
         write_number(p, FAMILY_BYTES_INFLIGHT_LIMIT, api->ports.budget->bytes_max);
     }
     write_connections(p);
+    exposition_family(&p->exposition, &families[FAMILY_PAGE_CPU]);
+    exposition_double(&p->exposition, no_labels, NULL,
+                      (double)atomic_load(&api->page_cpu_ns) / 1e9);
 }
 
 /* ---- The call ---- */
@@ -211,15 +338,24 @@ static enum exposition_format wanted_format(const struct call *call)
     return accept ? accept_choose(accept->value, accept->value_len) : EXPOSITION_TEXT;
 }
 
+static uint64_t thread_cpu_ns(void)
+{
+    struct timespec ts = { 0 };
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
 /* On a worker: with many models the page takes milliseconds. */
 static tis_error *page_work(struct call *call)
 {
+    uint64_t start_ns = thread_cpu_ns();
     struct page p = { .api = call->api, .now_ns = clock_ns() };
     exposition_init(&p.exposition, wanted_format(call), &call->out);
     tis_error *err = page_write(&p, &call->out);
     registry_list_free(&p.versions);
     free(p.rows);
     bytes_fini(&p.labels);
+    atomic_store(&call->api->page_cpu_ns, thread_cpu_ns() - start_ns);
     return err;
 }
 

@@ -34,6 +34,7 @@
 enum {
     CONFIG_TEXT_BYTES_MAX = 4 << 20,    /* of a config.pbtxt or its JSON */
     CONFIG_MEMORY_BYTES_MAX = 64 << 20, /* of one configuration with its labels */
+    CONFIG_METRIC_BUCKETS_MAX = 32,     /* of one histogram */
     CONFIG_PRIORITY_LEVELS_MAX = 1000,
 };
 

@@ -2,6 +2,7 @@
  * is broken, so that one run shows everything. Where the protocols give a text (v1.md 6.1) the
  * problem contains it word for word. */
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "config/config.h"
@@ -696,6 +697,35 @@ static void check_optimization(struct checker *c)
                 (int)o->priority);
 }
 
+static void check_metric_control(struct checker *c, size_t index)
+{
+    static const char family[] = "nv_inference_first_response_histogram_ms";
+    const Inference__ModelMetrics__MetricControl *m = c->m->model_metrics->metric_control[index];
+    const Inference__ModelMetrics__MetricControl__HistogramOptions *h = m->histogram_options;
+    const char *found = m->metric_identifier ? m->metric_identifier->family : "";
+    struct place where = place("model_metrics.metric_control[%zu]", index);
+
+    if (strcmp(found, family) != 0)
+        problem(c, place("%s.metric_identifier.family", where.text).text,
+                "this family has no settings (found '%s', expected '%s')", found, family);
+    if (index > 0)
+        problem(c, where.text, "a family is set once (found %zu settings, expected one)",
+                c->m->model_metrics->n_metric_control);
+    where = place("%s.histogram_options.buckets", where.text);
+    if (!h || h->n_buckets == 0 || h->n_buckets > CONFIG_METRIC_BUCKETS_MAX) {
+        problem(c, where.text, "a histogram has 1 to %d buckets (found %zu)",
+                CONFIG_METRIC_BUCKETS_MAX, h ? h->n_buckets : 0);
+        return;
+    }
+    for (size_t i = 0; i < h->n_buckets; i++) {
+        if (isfinite(h->buckets[i]) && (i == 0 || h->buckets[i - 1] < h->buckets[i]))
+            continue;
+        problem(c, where.text, "bounds are finite and ascend (found %g at index %zu)",
+                h->buckets[i], i);
+        return;
+    }
+}
+
 static void not_yet(struct checker *c, bool given, const char *field, const char *what)
 {
     if (given)
@@ -727,8 +757,6 @@ static void check_later_features(struct checker *c)
             "the response cache is");
     not_yet(c, m->model_repository_agents && m->model_repository_agents->n_agents,
             "model_repository_agents", "repository agents are");
-    not_yet(c, m->model_metrics && m->model_metrics->n_metric_control, "model_metrics",
-            "metrics settings of a model are");
     for (size_t i = 0; i < m->n_instance_group; i++) {
         const Inference__ModelInstanceGroup *g = m->instance_group[i];
         const Inference__ModelRateLimiter *limiter = g->rate_limiter;
@@ -756,6 +784,8 @@ tis_error *config_validate(const struct config_builder *b, const struct config_c
     for (size_t i = 0; i < c.m->n_instance_group; i++)
         check_instance_group(&c, i);
     check_optimization(&c);
+    for (size_t i = 0; c.m->model_metrics && i < c.m->model_metrics->n_metric_control; i++)
+        check_metric_control(&c, i);
     check_later_features(&c);
 
     if (c.count > PROBLEMS_MAX)

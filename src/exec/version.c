@@ -184,6 +184,19 @@ static uint32_t requests_to_wait_for(const char *model_name)
     return (uint32_t)count;
 }
 
+_Static_assert((int)CONFIG_METRIC_BUCKETS_MAX == (int)FIRST_RESPONSE_BOUNDS_MAX, "");
+
+static void prepare_statistics(struct tis_version *v)
+{
+    const Inference__ModelMetrics *m = v->config->message->model_metrics;
+    v->statistics.is_decoupled = v->config->decoupled;
+    /* There is one family whose bounds can be set, and the configuration was checked. */
+    for (size_t i = 0; m && i < m->n_metric_control; i++)
+        statistics_set_first_response_bounds(
+            &v->statistics, m->metric_control[i]->histogram_options->buckets,
+            (uint32_t)m->metric_control[i]->histogram_options->n_buckets);
+}
+
 static tis_error *version_start(struct tis_version *v, const struct tis_version_options *options)
 {
     const Inference__ModelConfig *pb = v->config->message;
@@ -196,7 +209,7 @@ static tis_error *version_start(struct tis_version *v, const struct tis_version_
         return err;
 
     err = model_initialize(v);
-    v->statistics.is_decoupled = v->config->decoupled;
+    prepare_statistics(v);
     if (!err && v->auto_complete_config) {
         static const struct config_context context = { .gpu_count = 0 };
         err = config_check(v->config, &context);
@@ -311,7 +324,7 @@ static void count_failure(struct tis_version *v, const struct tis_request *req,
 static void first_response(struct sink *sink, const struct tis_response *response)
 {
     if (!response->error)
-        statistics_add_first_response(&sink->version->statistics.own, clock_ns() - sink->start_ns);
+        statistics_add_first_response(&sink->version->statistics, clock_ns() - sink->start_ns);
 }
 
 tis_error *version_submit(struct tis_version *v, struct tis_request **req)
@@ -432,6 +445,14 @@ void version_cancel(struct tis_version *v, struct tis_request *req)
         return;
     count_failure(v, req, FAILURE_CANCELED);
     request_fail(req, REQUEST_QUEUED, reason_error_args(REASON_CANCELLED, NULL, 0));
+}
+
+uint32_t version_pending(struct tis_version *v)
+{
+    lock_take(&v->lock);
+    uint32_t waiting = v->scheduler->waiting;
+    lock_release(&v->lock);
+    return waiting;
 }
 
 bool version_is_ready(struct tis_version *v)

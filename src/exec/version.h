@@ -120,6 +120,9 @@ struct tis_runner *version_take_idle(struct tis_version *v);
 /* Sets the alarm to when the scheduler next has something to do that no put() brings about. */
 void version_set_alarm(struct tis_version *v);
 
+/* Requests that wait for an instance. */
+uint32_t version_pending(struct tis_version *v);
+
 /* Would the instances serve a request now? Asks the backend when it can tell. */
 bool version_is_ready(struct tis_version *v);
 

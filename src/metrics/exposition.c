@@ -17,6 +17,23 @@ const char *exposition_content_type(enum exposition_format format)
 
 /* ---- Numbers ---- */
 
+static char *put(char *at, const void *data, size_t len)
+{
+    memcpy(at, data, len);
+    return at + len;
+}
+
+static char *put_u64(char *at, uint64_t value)
+{
+    char digits[20];
+    size_t n = sizeof(digits);
+    do {
+        digits[--n] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value);
+    return put(at, digits + n, sizeof(digits) - n);
+}
+
 /* digits[0..count), the first one at 10^exponent. */
 static size_t put_exponential(char *out, const char *digits, int count, int exponent)
 {
@@ -40,15 +57,40 @@ static size_t put_plain(char *out, const char *digits, int count, int exponent, 
     return (size_t)len;
 }
 
-size_t double_text(char out[NUMBER_TEXT_BYTES], double value, bool with_point)
+/* Most values are durations, whole nanoseconds, and printf takes longer than the rest of a line: up to
+ * 15 digits, a whole number of them is the shortest text. 0 when value is another one. */
+static size_t put_nanoseconds(char *out, double value)
 {
+    double scaled = value * 1e9;
+    if (!(scaled >= 1 && scaled < 1e15))
+        return 0;
+    uint64_t n = (uint64_t)(scaled + 0.5);
+    if ((double)n / 1e9 != value)
+        return 0;
+    char *at = put_u64(out, n / 1000000000);
+    uint32_t fraction = (uint32_t)(n % 1000000000);
+    *at++ = '.';
+    for (uint32_t place = 100000000; fraction > 0; place /= 10) {
+        *at++ = (char)('0' + fraction / place);
+        fraction %= place;
+    }
+    at -= at[-1] == '.';
+    *at = '\0';
+    return (size_t)(at - out);
+}
+
+size_t double_text(char out[NUMBER_TEXT_BYTES], double value, bool is_bound)
+{
+    size_t len = is_bound ? 0 : put_nanoseconds(out, value);
+    if (len > 0)
+        return len;
     if (isnan(value) || isinf(value)) {
         const char *word = isnan(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf";
         memcpy(out, word, strlen(word) + 1);
         return strlen(word);
     }
-    char scientific[NUMBER_TEXT_BYTES]; /* 1.234e-05 */
-    for (int precision = 0; precision <= 16; precision++) {
+    char scientific[NUMBER_TEXT_BYTES];                      /* 1.234e-05 */
+    for (int precision = 14; precision <= 16; precision++) { /* 15 digits are kept by any double */
         snprintf(scientific, sizeof(scientific), "%.*e", precision, fabs(value));
         if (strtod(scientific, NULL) == fabs(value))
             break;
@@ -60,13 +102,15 @@ size_t double_text(char out[NUMBER_TEXT_BYTES], double value, bool with_point)
         if (*at != '.')
             digits[count++] = *at;
     }
+    while (count > 1 && digits[count - 1] == '0')
+        count--;
     int exponent = (int)strtol(at + 1, NULL, 10);
     size_t sign = signbit(value) && value != 0;
     if (sign)
         *out = '-';
     return sign + (exponent < -4 || exponent >= 6 /* as Go */
                        ? put_exponential(out + sign, digits, count, exponent)
-                       : put_plain(out + sign, digits, count, exponent, with_point));
+                       : put_plain(out + sign, digits, count, exponent, is_bound));
 }
 
 /* ---- Labels and names ---- */
@@ -88,10 +132,24 @@ static size_t utf8_sequence(const unsigned char *s, size_t len)
     return is_overlong || is_beyond ? 0 : n;
 }
 
+/* Bytes of text that stand for themselves. */
+static size_t plain_len(const char *text, size_t len)
+{
+    size_t n = 0;
+    while (n < len && (unsigned char)(text[n] - ' ') < 0x5f && text[n] != '\\' && text[n] != '"')
+        n++;
+    return n;
+}
+
 /* Backslash, newline and, when is_quoted, the quote get a backslash. */
 static void append_escaped(struct bytes *out, const char *text, size_t len, bool is_quoted)
 {
     for (size_t at = 0, n; at < len; at += n) {
+        n = plain_len(text + at, len - at);
+        if (n > 0) {
+            bytes_append(out, text + at, n);
+            continue;
+        }
         n = utf8_sequence((const unsigned char *)text + at, len - at);
         if (n == 0) {
             bytes_append_str(out, "\xef\xbf\xbd");
@@ -106,9 +164,10 @@ static void append_escaped(struct bytes *out, const char *text, size_t len, bool
     }
 }
 
-void labels_append(struct bytes *out, const char *name, const char *value, size_t value_len)
+void labels_append(struct bytes *out, size_t begin, const char *name, const char *value,
+                   size_t value_len)
 {
-    if (out->len > 0)
+    if (out->len > begin)
         bytes_append_char(out, ',');
     bytes_append_str(out, name);
     bytes_append(out, "=\"", 2);
@@ -184,23 +243,6 @@ static void begin(struct exposition *e)
     e->is_begun = true;
 }
 
-static char *put(char *at, const void *data, size_t len)
-{
-    memcpy(at, data, len);
-    return at + len;
-}
-
-static char *put_u64(char *at, uint64_t value)
-{
-    char digits[20];
-    size_t n = sizeof(digits);
-    do {
-        digits[--n] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    return put(at, digits + n, sizeof(digits) - n);
-}
-
 /* The page may have a million lines: a line is one reservation and some copies. Room for a line
  * with name, labels and `more` bytes besides; NULL when there is none. */
 static char *line_room(struct exposition *e, struct label_text labels, size_t more)
@@ -252,11 +294,11 @@ void exposition_double(struct exposition *e, struct label_text labels, const cha
         return;
     }
     size_t more_len = more ? strlen(more) : 0;
-    char number[NUMBER_TEXT_BYTES];
-    size_t number_len = double_text(number, value, false);
     char *at = line_room(e, labels, more_len);
-    if (at)
-        line_end(e, put(put_series(e, at, labels, more, more_len), number, number_len));
+    if (!at)
+        return;
+    at = put_series(e, at, labels, more, more_len);
+    line_end(e, at + double_text(at, value, false));
 }
 
 void exposition_finish(struct exposition *e)
@@ -278,11 +320,12 @@ void bucket_texts_init(struct bucket_texts *t, const double *upper, uint32_t cou
     }
 }
 
-static char *put_part(const struct exposition *e, char *at, const char *suffix, size_t suffix_len,
+/* name_suffix{labels without the closing brace */
+static char *put_part(const struct exposition *e, char *at, const char *suffix,
                       struct label_text labels)
 {
     at = put(at, e->family->name, e->name_len);
-    at = put(at, suffix, suffix_len);
+    at = put(at, suffix, strlen(suffix));
     if (labels.len > 0) {
         *at++ = '{';
         at = put(at, labels.at, labels.len);
@@ -290,32 +333,35 @@ static char *put_part(const struct exposition *e, char *at, const char *suffix, 
     return at;
 }
 
-#define SUFFIX(text) (text), sizeof(text) - 1
-
+/* The lines of a series begin alike, so one reservation is made for all, and a line begins with a copy
+ * of the one before. */
 void exposition_histogram(struct exposition *e, struct label_text labels,
                           const struct bucket_texts *t, const uint64_t *cumulative, uint64_t count,
                           double sum)
 {
+    if (!e->is_begun)
+        begin(e);
+    size_t line_bytes = e->name_len + labels.len + sizeof(t->bounds[0].text) + 40;
+    char *at = bytes_reserve(e->out, (t->count + 2) * line_bytes);
+    if (!at)
+        return;
+    const char *first = at;
+    at = put_part(e, at, "_bucket", labels);
+    *at++ = labels.len > 0 ? ',' : '{';
+    size_t prefix_len = (size_t)(at - first);
     for (uint32_t i = 0; i < t->count; i++) {
-        char *at = line_room(e, labels, sizeof(t->bounds[i].text));
-        if (!at)
-            return;
-        at = put_part(e, at, SUFFIX("_bucket"), labels);
-        *at++ = labels.len > 0 ? ',' : '{';
+        if (i > 0)
+            at = put(at, first, prefix_len);
         at = put(at, t->bounds[i].text, t->bounds[i].len);
-        line_end(e, put_u64(at, i + 1 < t->count ? cumulative[i] : count));
+        at = put_u64(at, i + 1 < t->count ? cumulative[i] : count);
+        *at++ = '\n';
     }
     const char *close = labels.len > 0 ? "} " : " ";
-    char number[NUMBER_TEXT_BYTES];
-    size_t number_len = double_text(number, sum, false);
-    char *at = line_room(e, labels, 0);
-    if (at) {
-        at = put_part(e, at, SUFFIX("_sum"), labels);
-        line_end(e, put(put(at, close, strlen(close)), number, number_len));
-    }
-    at = line_room(e, labels, 0);
-    if (at) {
-        at = put_part(e, at, SUFFIX("_count"), labels);
-        line_end(e, put_u64(put(at, close, strlen(close)), count));
-    }
+    at = put_part(e, at, "_sum", labels);
+    at = put(at, close, strlen(close));
+    at += double_text(at, sum, false);
+    *at++ = '\n';
+    at = put_part(e, at, "_count", labels);
+    at = put(at, close, strlen(close));
+    line_end(e, put_u64(at, count));
 }

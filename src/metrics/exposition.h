@@ -91,14 +91,16 @@ void exposition_histogram(struct exposition *e, struct label_text labels,
 
 /* ---- Parts ---- */
 
-/* Adds a label. name: a legal one. value: any bytes; what is no UTF-8 becomes U+FFFD. */
-void labels_append(struct bytes *out, const char *name, const char *value, size_t value_len);
+/* Adds a label to the text that begins at out->data[begin]. name: a legal one. value: any bytes; what
+ * is no UTF-8 becomes U+FFFD. */
+void labels_append(struct bytes *out, size_t begin, const char *name, const char *value,
+                   size_t value_len);
 /* Letters, digits, '_' and, in the name of a metric, ':'; not a digit first, not empty. */
 bool metric_name_is_legal(const char *name);
 bool label_name_is_legal(const char *name);
 
-/* The fewest digits that read back as value, as Go writes a float ("1e+06"); with_point: whole
- * numbers end in ".0", the canonical form of bounds. Returns the length. */
-size_t double_text(char out[NUMBER_TEXT_BYTES], double value, bool with_point);
+/* The fewest digits that read back as value. is_bound: in the canonical form of bounds, which is Go's
+ * ("1e-05", "1e+06") with ".0" behind whole numbers. Returns the length. */
+size_t double_text(char out[NUMBER_TEXT_BYTES], double value, bool is_bound);
 
 #endif

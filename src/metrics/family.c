@@ -67,6 +67,8 @@ const struct metric_info families[FAMILY_COUNT] = {
                              "Open connections, by the protocol that they speak" },
     [FAMILY_CONNECTIONS_ACCEPTED] = { "trtserver_connections_accepted_total", METRIC_COUNTER, NULL,
                                       "Connections accepted, by the port that they came to" },
+    [FAMILY_PAGE_CPU] = { "trtserver_metrics_page_cpu_seconds", METRIC_GAUGE, "seconds",
+                          "Processor time that the metrics page before this one took" },
     [FAMILY_CPU_UTILIZATION] = { "nv_cpu_utilization", METRIC_GAUGE, NULL,
                                  "CPU utilization of the machine [0.0 - 1.0]" },
     [FAMILY_CPU_MEMORY_TOTAL] = { "nv_cpu_memory_total_bytes", METRIC_GAUGE, "bytes",

@@ -42,6 +42,7 @@ enum family {
     FAMILY_BYTES_INFLIGHT_LIMIT,
     FAMILY_CONNECTIONS,
     FAMILY_CONNECTIONS_ACCEPTED,
+    FAMILY_PAGE_CPU,
     /* of the process and the machine; metrics/process.h */
     FAMILY_CPU_UTILIZATION,
     FAMILY_CPU_MEMORY_TOTAL,

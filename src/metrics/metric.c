@@ -233,7 +233,7 @@ static tis_error *render_labels(const struct shared_family *f, const struct metr
             err = error_new(TRITONSERVER_ERROR_INVALID_ARG,
                             "metric '%s': label '%s' is given twice", f->name, name);
         else
-            labels_append(&text, name, sorted[i].value, strlen(sorted[i].value));
+            labels_append(&text, 0, name, sorted[i].value, strlen(sorted[i].value));
     }
     free(sorted);
     if (!err && !(*ret_text = bytes_steal(&text)))

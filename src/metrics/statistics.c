@@ -7,6 +7,7 @@
  * crowded out; the other places are shared by hash among whatever sizes clients ask for. */
 #include "metrics/statistics.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,9 +82,20 @@ static void value_observe(struct statistics_shard *shard, enum statistics_histog
 
 /* ---- Shards ---- */
 
+void statistics_set_first_response_bounds(struct statistics *s, const double *upper_ms,
+                                          uint32_t count)
+{
+    assert(count <= FIRST_RESPONSE_BOUNDS_MAX);
+    memcpy(s->first_response_bounds_ms, upper_ms, count * sizeof(*upper_ms));
+    s->first_response_bound_count = count;
+}
+
 void statistics_init(struct statistics *s)
 {
+    static const double first_response_bounds_ms[] = { 100, 500, 2000, 5000 };
     memset(s, 0, sizeof(*s));
+    statistics_set_first_response_bounds(s, first_response_bounds_ms,
+                                         ARRAY_LEN(first_response_bounds_ms));
     s->own.device = DEVICE_CPU;
     atomic_init(&s->own.is_open, true);
     atomic_init(&s->shards, &s->own);
@@ -299,8 +311,13 @@ void statistics_add_response(struct statistics_shard *shard, uint32_t index,
         duration_add(has_output ? &row->success : &row->empty, total_ns);
 }
 
-void statistics_add_first_response(struct statistics_shard *shard, uint64_t duration_ns)
+void statistics_add_first_response(struct statistics *s, uint64_t duration_ns)
 {
-    duration_observe(shard, HISTOGRAM_FIRST_RESPONSE, duration_ns);
-    counter_add(&shard->first_response_ns, duration_ns);
+    double ms = (double)duration_ns / NS_PER_MS;
+    uint32_t bucket = 0;
+    while (bucket < s->first_response_bound_count && ms > s->first_response_bounds_ms[bucket])
+        bucket++;
+    counter_add(&s->first_response_buckets[bucket], 1);
+    duration_observe(&s->own, HISTOGRAM_FIRST_RESPONSE, duration_ns);
+    counter_add(&s->own.first_response_ns, duration_ns);
 }

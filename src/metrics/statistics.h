@@ -162,13 +162,25 @@ struct statistics_shard {
     struct response_page *_Atomic responses[RESPONSE_PAGES];
 };
 
+enum {
+    FIRST_RESPONSE_BOUNDS_MAX = 32
+};
+
 struct statistics {
     /* set by the version before its first request, then constant */
     bool is_decoupled; /* requests may have many responses: their first one is reported by itself */
+    uint32_t first_response_bound_count; /* statistics_set_first_response_bounds() */
+    double first_response_bounds_ms[FIRST_RESPONSE_BOUNDS_MAX];
     /* atomic */
     struct statistics_shard *_Atomic shards; /* ends with `own` */
     struct statistics_shard own;
+    _Atomic uint64_t first_response_buckets[FIRST_RESPONSE_BOUNDS_MAX + 1]; /* as in a shard */
 };
+
+/* Bounds of nv_inference_first_response_histogram_ms, ascending; at first they are Triton's. Before
+ * the first request. */
+void statistics_set_first_response_bounds(struct statistics *s, const double *upper_ms,
+                                          uint32_t count);
 
 void statistics_init(struct statistics *s);
 void statistics_fini(struct statistics *s);
@@ -217,7 +229,7 @@ void statistics_add_execution(struct statistics_shard *shard, uint64_t batch_siz
 void statistics_add_response(struct statistics_shard *shard, uint32_t index,
                              const struct statistics_response *r);
 /* Requests that may have many responses: the first one went out after duration_ns. */
-void statistics_add_first_response(struct statistics_shard *shard, uint64_t duration_ns);
+void statistics_add_first_response(struct statistics *s, uint64_t duration_ns);
 
 /* ---- Reading ---- */
 
@@ -227,6 +239,16 @@ uint32_t statistics_devices(const struct statistics *s, int32_t *ret_devices, ui
 /* The totals of one device's shards, or of DEVICE_ALL. Allocates nothing: for the metrics page. */
 void statistics_get_totals(const struct statistics *s, int32_t device,
                            struct statistics_totals *ret_totals);
+/* The first responses of a decoupled model's requests, with the bounds that the model has. */
+struct first_response_histogram {
+    uint32_t bound_count;
+    double upper_ms[FIRST_RESPONSE_BOUNDS_MAX];
+    uint64_t cumulative[FIRST_RESPONSE_BOUNDS_MAX];
+    uint64_t count;
+    double sum_ms;
+};
+void statistics_get_first_response(const struct statistics *s,
+                                   struct first_response_histogram *ret_histogram);
 /* The totals of DEVICE_ALL and the tables. Without memory for the batches, or for the responses,
  * the snapshot has none. */
 void statistics_get(const struct statistics *s, struct statistics_snapshot *ret_snapshot);

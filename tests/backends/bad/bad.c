@@ -17,8 +17,15 @@ enum {
     LATE_MS = 200
 };
 
+enum {
+    METRICS = 3 /* a counter, a gauge, a histogram */
+};
+
 struct model {
     char mode[64];
+    /* mode "metrics" */
+    TRITONSERVER_MetricFamily *families[METRICS];
+    TRITONSERVER_Metric *metrics[METRICS];
 };
 
 static void check(TRITONSERVER_Error *err)
@@ -310,11 +317,55 @@ static void run_bad_strings(TRITONBACKEND_Request *request)
     run_shape(request, TRITONSERVER_TYPE_BYTES, 4, 16);
 }
 
+/* ---- Metrics: the right way, but for a name that is taken. All models make the same. ---- */
+
+static void metrics_make(struct model *model)
+{
+    static const char *const names[METRICS] = { "bad_requests_total", "bad_level", "bad_seconds" };
+    static const double bounds[] = { 1, 2.5 };
+    TRITONSERVER_MetricFamily *taken;
+    TRITONSERVER_MetricArgs *args;
+    TRITONSERVER_Parameter *label =
+        TRITONSERVER_ParameterNew("what", TRITONSERVER_PARAMETER_STRING, "a \"test\"");
+    const TRITONSERVER_Parameter *labels[] = { label };
+    report("metrics", TRITONSERVER_MetricFamilyNew(&taken, TRITONSERVER_METRIC_KIND_COUNTER,
+                                                   "nv_inference_count", "not ours"));
+    check(TRITONSERVER_MetricArgsNew(&args));
+    check(TRITONSERVER_MetricArgsSetHistogram(args, bounds, 2));
+    for (int i = 0; i < METRICS; i++) {
+        check(TRITONSERVER_MetricFamilyNew(&model->families[i], (TRITONSERVER_MetricKind)i,
+                                           names[i], "Made by a backend"));
+        if (i == TRITONSERVER_METRIC_KIND_HISTOGRAM)
+            check(TRITONSERVER_MetricNewWithArgs(&model->metrics[i], model->families[i], labels, 1,
+                                                 args));
+        else
+            check(TRITONSERVER_MetricNew(&model->metrics[i], model->families[i], labels, 1));
+    }
+    check(TRITONSERVER_MetricArgsDelete(args));
+    TRITONSERVER_ParameterDelete(label);
+}
+
+static void metrics_move(struct model *model)
+{
+    check(TRITONSERVER_MetricIncrement(model->metrics[0], 1));
+    check(TRITONSERVER_MetricSet(model->metrics[1], -0.25));
+    check(TRITONSERVER_MetricObserve(model->metrics[2], 2));
+}
+
+static void metrics_delete(struct model *model)
+{
+    for (int i = 0; i < METRICS; i++) {
+        check(TRITONSERVER_MetricDelete(model->metrics[i]));
+        check(TRITONSERVER_MetricFamilyDelete(model->families[i]));
+    }
+}
+
 static const struct {
     const char *mode;
     void (*run)(TRITONBACKEND_Request *request);
 } ways[] = {
     { "ok", run_ok },
+    { "metrics", run_ok },
     { "late", run_late },
     { "late_after_release", run_late_after_release },
     { "never", run_never },
@@ -383,6 +434,8 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInitialize(TRITONBACKEND_Model *handle)
         crash();
     if (strcmp(model->mode, "error_model_initialize") == 0)
         return error("this model shall not be");
+    if (strcmp(model->mode, "metrics") == 0)
+        metrics_make(model);
     return NULL;
 }
 
@@ -390,17 +443,24 @@ TRITONSERVER_Error *TRITONBACKEND_ModelFinalize(TRITONBACKEND_Model *handle)
 {
     void *model;
     check(TRITONBACKEND_ModelState(handle, &model));
+    if (strcmp(((struct model *)model)->mode, "metrics") == 0)
+        metrics_delete(model);
     free(model);
     return NULL;
 }
 
-static const char *mode_of(TRITONBACKEND_ModelInstance *instance)
+static struct model *model_of(TRITONBACKEND_ModelInstance *instance)
 {
     TRITONBACKEND_Model *model;
     void *state;
     check(TRITONBACKEND_ModelInstanceModel(instance, &model));
     check(TRITONBACKEND_ModelState(model, &state));
-    return ((struct model *)state)->mode;
+    return state;
+}
+
+static const char *mode_of(TRITONBACKEND_ModelInstance *instance)
+{
+    return model_of(instance)->mode;
 }
 
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND_ModelInstance *instance)
@@ -452,6 +512,8 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstan
         /* Times out of order, at that: the server must not count centuries. */
         check(TRITONBACKEND_ModelInstanceReportStatistics(instance, requests[i], true, start_ns,
                                                           start_ns - 5, start_ns - 9, now_ns()));
+        if (strcmp(mode, "metrics") == 0)
+            metrics_move(model_of(instance));
         for (size_t k = 0; k < sizeof(ways) / sizeof(ways[0]); k++) {
             if (strcmp(ways[k].mode, mode) == 0)
                 ways[k].run(requests[i]);

@@ -291,6 +291,26 @@ static const struct {
       "model 'm' optimization.priority: unknown priority (found 7, expected PRIORITY_DEFAULT, "
       "PRIORITY_MAX or PRIORITY_MIN)",
       0 },
+    { GOOD
+      "model_metrics { metric_control { metric_identifier { family: "
+      "'nv_inference_first_response_histogram_ms' } histogram_options { buckets: [0.5, 1] } } }",
+      "", 0 },
+    { GOOD "model_metrics { metric_control { metric_identifier { family: 'f' } histogram_options { "
+           "buckets: [2, 1] } } metric_control { metric_identifier { family: "
+           "'nv_inference_first_response_histogram_ms' } } metric_control { histogram_options { "
+           "buckets: [1, nan] } } }",
+      "model 'm' model_metrics.metric_control[0].metric_identifier.family: this family has no "
+      "settings (found 'f', expected 'nv_inference_first_response_histogram_ms'); model 'm' "
+      "model_metrics.metric_control[0].histogram_options.buckets: bounds are finite and ascend "
+      "(found 1 at index 1); model 'm' model_metrics.metric_control[1]: a family is set once (found "
+      "3 settings, expected one); model 'm' "
+      "model_metrics.metric_control[1].histogram_options.buckets: a histogram has 1 to 32 buckets "
+      "(found 0); model 'm' model_metrics.metric_control[2].metric_identifier.family: this family "
+      "has no settings (found '', expected 'nv_inference_first_response_histogram_ms'); model 'm' "
+      "model_metrics.metric_control[2]: a family is set once (found 3 settings, expected one); "
+      "model 'm' model_metrics.metric_control[2].histogram_options.buckets: bounds are finite and "
+      "ascend (found nan at index 1)",
+      0 },
     { GOOD "sequence_batching {}",
       "model 'm' sequence_batching: sequence batching is not supported by this server yet; remove "
       "this field to serve the model",

@@ -236,7 +236,7 @@ static void test_first_response(void **state)
         s.is_decoupled = is_decoupled;
         statistics_add_success(&s.own, &r);
         if (is_decoupled)
-            statistics_add_first_response(&s.own, 60000);
+            statistics_add_first_response(&s, 60000);
         statistics_get_totals(&s, DEVICE_ALL, &got);
         const struct histogram *h = &got.histograms[HISTOGRAM_FIRST_RESPONSE];
         assert_int_equal(h->count, 1);
@@ -245,6 +245,30 @@ static void test_first_response(void **state)
         assert_int_equal(got.histograms[HISTOGRAM_REQUEST].cumulative[0], 1);
         statistics_fini(&s);
     }
+}
+
+/* Triton's histogram of first responses: its own bounds, and those that a model sets. */
+static void test_first_response_ms(void **state)
+{
+    (void)state;
+    static const double bounds_ms[] = { 0.5, 1 };
+    struct statistics s;
+    struct first_response_histogram got;
+    statistics_init(&s);
+    statistics_get_first_response(&s, &got);
+    assert_int_equal(got.bound_count, 4);
+    assert_true(got.upper_ms[0] == 100 && got.upper_ms[3] == 5000 && got.count == 0);
+    statistics_set_first_response_bounds(&s, bounds_ms, ARRAY_LEN(bounds_ms));
+    statistics_add_first_response(&s, 500000); /* a bound belongs to the bucket below it */
+    statistics_add_first_response(&s, 500001);
+    statistics_add_first_response(&s, 3000000);
+    statistics_get_first_response(&s, &got);
+    assert_int_equal(got.bound_count, 2);
+    assert_int_equal(got.cumulative[0], 1);
+    assert_int_equal(got.cumulative[1], 2);
+    assert_int_equal(got.count, 3);
+    assert_true(got.sum_ms > 4 && got.sum_ms < 4.0001);
+    statistics_fini(&s);
 }
 
 /* Shards add up, by device too; one that was closed keeps its counts and is used again, by an instance
@@ -423,11 +447,12 @@ static void test_responses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_success),       cmocka_unit_test(test_responses),
-        cmocka_unit_test(test_failure),       cmocka_unit_test(test_times_out_of_order),
-        cmocka_unit_test(test_batch_sizes),   cmocka_unit_test(test_duration_buckets),
-        cmocka_unit_test(test_value_buckets), cmocka_unit_test(test_first_response),
-        cmocka_unit_test(test_shards),        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_success),           cmocka_unit_test(test_responses),
+        cmocka_unit_test(test_failure),           cmocka_unit_test(test_times_out_of_order),
+        cmocka_unit_test(test_batch_sizes),       cmocka_unit_test(test_duration_buckets),
+        cmocka_unit_test(test_value_buckets),     cmocka_unit_test(test_first_response),
+        cmocka_unit_test(test_first_response_ms), cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
