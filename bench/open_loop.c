@@ -139,7 +139,7 @@ int main(int argc, char **argv)
 {
     if (argc != 8)
         return 2;
-    int count = atoi(argv[5]);
+    int count = (int)strtol(argv[5], NULL, 10);
     double rate = atof(argv[6]);
     uint64_t total = (uint64_t)(rate * atof(argv[7]));
     size_t request_len;
@@ -152,7 +152,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < count; i++) {
         struct connection *c = &connections[i];
         struct epoll_event e = { .events = EPOLLIN, .data.ptr = c };
-        c->fd = connect_to(atoi(argv[1]));
+        c->fd = connect_to((int)strtol(argv[1], NULL, 10));
         c->answer = malloc(ANSWER_BYTES_MAX + 1);
         epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &e);
         idle[idle_count++] = c;

@@ -263,7 +263,6 @@ uint32_t statistics_devices(const struct statistics *s, int32_t *ret_devices, ui
 /* The totals of one device's shards, or of DEVICE_ALL. Allocates nothing: for the metrics page. */
 void statistics_get_totals(const struct statistics *s, int32_t device,
                            struct statistics_totals *ret_totals);
-<<<<<<< HEAD
 /* The first responses of a decoupled model's requests, with the bounds that the model has. */
 struct first_response_histogram {
     uint32_t bound_count;
@@ -274,13 +273,8 @@ struct first_response_histogram {
 };
 void statistics_get_first_response(const struct statistics *s,
                                    struct first_response_histogram *ret_histogram);
-/* The totals of DEVICE_ALL and the tables. Without memory for the batches, or for the responses,
- * the snapshot has none. */
-void statistics_get(const struct statistics *s, struct statistics_snapshot *ret_snapshot);
-=======
 /* The totals of DEVICE_ALL and the tables. A table for which there is no memory is left out. */
 void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot);
->>>>>>> 6354403 (metrics: memory that backends report stands in the v2 statistics)
 void statistics_snapshot_fini(struct statistics_snapshot *snapshot);
 
 #endif

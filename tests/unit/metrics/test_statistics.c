@@ -486,19 +486,17 @@ static void test_responses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-<<<<<<< HEAD
-        cmocka_unit_test(test_success),           cmocka_unit_test(test_responses),
-        cmocka_unit_test(test_failure),           cmocka_unit_test(test_times_out_of_order),
-        cmocka_unit_test(test_batch_sizes),       cmocka_unit_test(test_duration_buckets),
-        cmocka_unit_test(test_value_buckets),     cmocka_unit_test(test_first_response),
-        cmocka_unit_test(test_first_response_ms), cmocka_unit_test(test_shards),
-=======
-        cmocka_unit_test(test_success),       cmocka_unit_test(test_responses),
-        cmocka_unit_test(test_failure),       cmocka_unit_test(test_times_out_of_order),
-        cmocka_unit_test(test_batch_sizes),   cmocka_unit_test(test_duration_buckets),
-        cmocka_unit_test(test_value_buckets), cmocka_unit_test(test_first_response),
-        cmocka_unit_test(test_shards),        cmocka_unit_test(test_memory),
->>>>>>> 6354403 (metrics: memory that backends report stands in the v2 statistics)
+        cmocka_unit_test(test_success),
+        cmocka_unit_test(test_responses),
+        cmocka_unit_test(test_failure),
+        cmocka_unit_test(test_times_out_of_order),
+        cmocka_unit_test(test_batch_sizes),
+        cmocka_unit_test(test_duration_buckets),
+        cmocka_unit_test(test_value_buckets),
+        cmocka_unit_test(test_first_response),
+        cmocka_unit_test(test_first_response_ms),
+        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_memory),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
