@@ -1,7 +1,6 @@
 """The metrics page: accepted by prometheus_client's parsers in both forms, with numbers that are the
 clients' own, while the server starts and ends, and on the ports where it belongs."""
 import http.client
-import json
 import os
 import pathlib
 import sys
@@ -16,8 +15,9 @@ import tritonclient.grpc as client_grpc
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "backends"))
 import test_bad_backends  # noqa: E402
+import triton  # noqa: E402
 from server import (Server, add_model, binary_body, binary_input, config, connect,  # noqa: E402
-                    identity, infer_message, json_input, message, pairs, parameter, read_answer, run,
+                    free_port, identity, infer_message, json_input, message, pairs, parameter, read_answer, run,
                     tensor, wait_for)
 
 OPEN = "application/openmetrics-text; version=1.0.0"
@@ -384,6 +384,46 @@ def test_summaries_are_refused():
     for value in ("summary_latencies=true", "summary_quantiles=0.5:0.05"):
         status, _, err = run("--model-store=x", f"--metrics-config={value}")
         assert status == 1 and "this server has no summaries" in err and "histogram_quantile" in err
+
+
+# ---- Triton ----
+
+def test_every_series_of_tritons(tmp_path, start):
+    """What Triton shows of the same models after the same requests is here, with the same labels and
+    counts; but for pools of memory that this server does not have."""
+    reason = triton.missing("identity")
+    if reason:
+        pytest.skip(reason)
+    models = tmp_path / "models"
+    for name in ("copy", "never"):
+        add_model(models, name, identity("FP32", [-1], batch=8, extra='''
+            metric_tags { key: "team" value: "a \\"b\\"" }
+            instance_group { count: 1 kind: KIND_CPU }'''))
+    server = start(models)
+    port = free_port()
+    backends = triton.add_backends(tmp_path / "backends", "identity")
+    with triton.Triton(models, backends, tmp_path, "--allow-metrics=true",
+                       "--metrics-address=127.0.0.1", f"--metrics-port={port}") as peer:
+        for one in (server, peer):
+            for batch in (1, 4, 3):
+                infer(one, "copy", batch)
+            assert one.infer("copy", {"inputs": []}).status >= 400
+        ours = page(server)
+        with connect(port) as s:
+            s.sendall(message("GET", "/metrics"))
+            answer = read_answer(s, "GET")
+        answer.headers.replace_header("Content-Type", TEXT_TYPE)
+        theirs = Page(answer)
+    seen = set()
+    for sample in theirs.samples:
+        if sample.name.startswith("nv_pinned_memory_pool"):
+            continue
+        found = ours.find(sample.name, **sample.labels)
+        assert [s.labels for s in found] == [sample.labels], sample
+        seen.add(sample.name)
+        if sample.name in COUNTERS:
+            assert found[0].value == sample.value, sample
+    assert {*COUNTERS, *DURATIONS} - {"nv_inference_compute_duration_us"} < seen
 
 
 # ---- The port ----

@@ -99,8 +99,15 @@ def call_stream(server, chance):
         client.stop_stream(cancel_requests=is_cut)
 
 
+def scrape(server, chance):
+    """The metrics page counts while the others make it move."""
+    for _ in range(10):
+        answer = server.metrics(chance.choice([None, "application/openmetrics-text"]))
+        assert answer.status == 200 and b'nv_inference_count{model="identity"' in answer.body
+
+
 def test_clients_of_all_kinds(server):
-    """Three threads of each kind of client at the same time."""
+    """Three threads of each kind of client at the same time, and of collectors."""
     failures = []
 
     def run(kind, seed):
@@ -112,7 +119,7 @@ def test_clients_of_all_kinds(server):
             failures.append(error)
 
     threads = [threading.Thread(target=run, args=(kind, seed))
-               for seed in range(3) for kind in (call_http, call_grpc, call_stream)]
+               for seed in range(3) for kind in (call_http, call_grpc, call_stream, scrape)]
     for thread in threads:
         thread.start()
     for thread in threads:
