@@ -188,6 +188,7 @@ static void test_request_prefix(void **state)
         { REASON_BATCH_ZERO, true },     { REASON_STRING_COUNT, true },
         { REASON_MODEL_UNKNOWN, false }, { REASON_OUTPUT_UNKNOWN, false },
         { REASON_CANCELLED, false },     { REASON_NONE, false },
+        { REASON_QUEUE_FULL, true },     { REASON_QUEUE_TIMEOUT, false },
     };
     for (size_t i = 0; i < ARRAY_LEN(reasons); i++) {
         tis_error *err = reason_error(reasons[i].reason, "m", "i", "1", "2", "3");
