@@ -109,7 +109,30 @@ static tis_error *copy_message(const Inference__ModelConfig *from,
 
 tis_error *config_edit(const struct model_config *c, struct config_builder **ret_builder)
 {
-    return copy_message(c->message, ret_builder);
+    tis_error *err = copy_message(c->message, ret_builder);
+    if (!err)
+        (*ret_builder)->instances_by_default = c->instances_by_default;
+    return err;
+}
+
+tis_error *config_edit_groups(const struct model_config *c, const struct config_builder *from,
+                              struct config_builder **ret_builder)
+{
+    struct config_builder *b = NULL;
+    tis_error *err = config_edit(c, &b);
+    if (err)
+        return err;
+    Inference__ModelConfig *copy = (Inference__ModelConfig *)message_convert(
+        &from->message->base, &inference__model_config__descriptor, &b->arena);
+    if (!copy) {
+        config_builder_destroy(b);
+        return error_no_memory();
+    }
+    b->message->n_instance_group = copy->n_instance_group;
+    b->message->instance_group = copy->instance_group;
+    b->instances_by_default = false;
+    *ret_builder = b;
+    return NULL;
 }
 
 tis_error *config_builder_copy(const struct config_builder *b, struct config_builder **ret_builder)
@@ -312,6 +335,7 @@ tis_error *config_finish(struct config_builder **b, struct model_config **ret_co
     c->name = m->name;
     c->backend = m->backend;
     c->max_batch_size = m->max_batch_size;
+    c->instances_by_default = (*b)->instances_by_default;
     c->decoupled = m->model_transaction_policy && m->model_transaction_policy->decoupled;
     atomic_init(&c->refs, 1);
     bool done = fill_tensors(c) && fill_json(c);

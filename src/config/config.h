@@ -38,6 +38,7 @@ enum {
     CONFIG_PRIORITY_LEVELS_MAX = 1000,
     CONFIG_WARMUP_REQUESTS_MAX = 8192, /* in one execution of a warm-up */
     CONFIG_WARMUP_BYTES_MAX = 1 << 30, /* of one input of a warm-up request */
+    CONFIG_GPUS_MAX = 32,              /* that a backend may name */
 };
 
 /* One input or output. Dimensions never include the batch dimension; -1 is any size. */
@@ -73,7 +74,8 @@ struct model_config {
     struct tensor_spec *outputs;
     uint32_t required_input_count; /* inputs that are not optional */
     bool decoupled;
-    bool has_unlike_requests; /* not every two of them, though: their inputs differ in shape, or in
+    bool instances_by_default; /* no instance group was given */
+    bool has_unlike_requests;  /* not every two of them, though: their inputs differ in shape, or in
                                * which are there */
 
     struct arena arena;
@@ -85,6 +87,7 @@ struct model_config {
 };
 
 struct config_builder {
+    bool instances_by_default;       /* no instance group was given */
     Inference__ModelConfig *message; /* never NULL; everything below it lives in the arena */
     struct arena arena;
 };
@@ -106,6 +109,12 @@ MUST_USE tis_error *config_create_empty(struct config_builder **ret_builder);
 /* A copy of c, to be changed. */
 MUST_USE tis_error *config_edit(const struct model_config *c, struct config_builder **ret_builder);
 
+/* A copy of c with the instance groups of `from`, perhaps none, instead of its own: not yet normalised and
+ * checked again. */
+MUST_USE tis_error *config_edit_groups(const struct model_config *c,
+                                       const struct config_builder *from,
+                                       struct config_builder **ret_builder);
+
 /* A copy of b. */
 MUST_USE tis_error *config_builder_copy(const struct config_builder *b,
                                         struct config_builder **ret_builder);
@@ -121,12 +130,22 @@ void config_builder_destroy(struct config_builder *b);
 
 /* ---- completing and checking ---- */
 
+/* An instance group that a backend would choose for itself. */
+struct group_preference {
+    Inference__ModelInstanceGroup__Kind kind;
+    int32_t count;                  /* 0: the default */
+    uint32_t gpus[CONFIG_GPUS_MAX]; /* gpu_count of them; none: all */
+    uint32_t gpu_count;
+};
+
 /* What the directory and the machine say. Zero and NULL mean "not known" and "none". */
 struct config_context {
     const char *directory_name;       /* of the model's directory */
     const char *const *version_files; /* names found in the version directories, for guessing the */
     size_t version_file_count;        /* engine when the configuration names none */
     uint32_t gpu_count;
+    const struct group_preference *preferences; /* of the backend, the best one first */
+    size_t preference_count;
     bool incomplete; /* data types and dims may be missing: a backend will fill them in */
 };
 

@@ -137,6 +137,35 @@ static bool every_gpu_exists(const Inference__ModelInstanceGroup *g, uint32_t gp
     return true;
 }
 
+/* Does this machine have what the preference asks for? */
+static bool is_possible(const struct group_preference *p, uint32_t gpu_count)
+{
+    if (p->kind != INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_GPU)
+        return true;
+    for (uint32_t i = 0; i < p->gpu_count; i++)
+        if (p->gpus[i] >= gpu_count)
+            return false;
+    return gpu_count > 0;
+}
+
+/* What nobody has asked for is the first possible one of what the backend prefers. */
+static bool fill_preferred(Inference__ModelInstanceGroup *g, const struct config_context *context,
+                           struct arena *a)
+{
+    for (size_t i = 0; i < context->preference_count; i++) {
+        const struct group_preference *p = &context->preferences[i];
+        if (!is_possible(p, context->gpu_count))
+            continue;
+        g->kind = p->kind;
+        g->count = p->count;
+        for (uint32_t k = 0; k < p->gpu_count; k++)
+            if (!add_int32(&g->base, "gpus", (int32_t)p->gpus[k], a))
+                return false;
+        return true;
+    }
+    return true;
+}
+
 static bool fill_instance_group(Inference__ModelInstanceGroup *g, const char *model, size_t index,
                                 uint32_t gpu_count, struct arena *a)
 {
@@ -161,21 +190,30 @@ static bool fill_instance_group(Inference__ModelInstanceGroup *g, const char *mo
     return true;
 }
 
-static bool fill_instance_groups(Inference__ModelConfig *m, const struct config_context *context,
-                                 struct arena *a)
+/* The group of a model that names none: called as the model is, not "<model>_0". */
+static bool add_group(struct config_builder *b, const struct config_context *context)
 {
+    Inference__ModelConfig *m = b->message;
+    ProtobufCMessage **at = field_add(&m->base, field_of(&m->base, "instance_group"), &b->arena);
+    if (!at)
+        return false;
+    *at = message_create(&inference__model_instance_group__descriptor, &b->arena);
+    if (!*at)
+        return false;
+    b->instances_by_default = true;
+    Inference__ModelInstanceGroup *g = m->instance_group[0];
+    return set_string(&b->arena, &g->name, m->name) && fill_preferred(g, context, &b->arena);
+}
+
+static bool fill_instance_groups(struct config_builder *b, const struct config_context *context)
+{
+    Inference__ModelConfig *m = b->message;
     if (m->scheduling_choice_case == INFERENCE__MODEL_CONFIG__SCHEDULING_CHOICE_ENSEMBLE_SCHEDULING)
         return true;
-    if (m->n_instance_group == 0) {
-        ProtobufCMessage **at = field_add(&m->base, field_of(&m->base, "instance_group"), a);
-        if (!at)
-            return false;
-        *at = message_create(&inference__model_instance_group__descriptor, a);
-        if (!*at)
-            return false;
-    }
+    if (m->n_instance_group == 0 && !add_group(b, context))
+        return false;
     for (size_t i = 0; i < m->n_instance_group; i++)
-        if (!fill_instance_group(m->instance_group[i], m->name, i, context->gpu_count, a))
+        if (!fill_instance_group(m->instance_group[i], m->name, i, context->gpu_count, &b->arena))
             return false;
     return true;
 }
@@ -190,19 +228,20 @@ static bool fill_dynamic_batching(Inference__ModelConfig *m, struct arena *a)
     return true;
 }
 
-static bool fill_all(Inference__ModelConfig *m, const struct config_context *context,
-                     struct arena *a)
+static bool fill_all(struct config_builder *b, const struct config_context *context)
 {
+    Inference__ModelConfig *m = b->message;
+    struct arena *a = &b->arena;
     if (is_empty(m->name) && context->directory_name &&
         !set_string(a, &m->name, context->directory_name))
         return false;
     return fill_engine(m, context, a) && fill_filename(m, a) && fill_version_policy(m, a) &&
-           fill_instance_groups(m, context, a) && fill_dynamic_batching(m, a);
+           fill_instance_groups(b, context) && fill_dynamic_batching(m, a);
 }
 
 tis_error *config_normalize(struct config_builder *b, const struct config_context *context)
 {
-    if (fill_all(b->message, context, &b->arena))
+    if (fill_all(b, context))
         return NULL;
     return error_new(TRITONSERVER_ERROR_UNAVAILABLE,
                      "model '%s' configuration needs more than %d bytes of memory",

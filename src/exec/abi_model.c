@@ -127,17 +127,30 @@ TRITONSERVER_Error *TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoadin
     return NULL;
 }
 
-/* A preference chooses among kinds of devices. This server has processors only, where instances run
- * anyway, so there is nothing to choose. */
 TRITONSERVER_Error *TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(
     TRITONBACKEND_BackendAttribute *backend_attributes, const TRITONSERVER_InstanceGroupKind kind,
     const uint64_t count, const uint64_t *device_ids, const uint64_t id_count)
 {
-    (void)backend_attributes;
-    (void)kind;
-    (void)count;
-    (void)device_ids;
-    (void)id_count;
+    static const Inference__ModelInstanceGroup__Kind kinds[] = {
+        [TRITONSERVER_INSTANCEGROUPKIND_AUTO] = INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_AUTO,
+        [TRITONSERVER_INSTANCEGROUPKIND_CPU] = INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_CPU,
+        [TRITONSERVER_INSTANCEGROUPKIND_GPU] = INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_GPU,
+        [TRITONSERVER_INSTANCEGROUPKIND_MODEL] = INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_MODEL,
+    };
+    uint32_t at = backend_attributes->preference_count;
+    if ((uint32_t)kind >= ARRAY_LEN(kinds) || count > INT32_MAX || id_count > CONFIG_GPUS_MAX ||
+        at == GROUP_PREFERENCES_MAX)
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG,
+                         "preferred instance group %" PRIu32 ": found kind %d, count %" PRIu64
+                         " and %" PRIu64
+                         " devices, expected a known kind, %d devices and %d groups "
+                         "at most",
+                         at, (int)kind, count, id_count, CONFIG_GPUS_MAX, GROUP_PREFERENCES_MAX);
+    struct group_preference *p = &backend_attributes->preferences[at];
+    *p = (struct group_preference){ .kind = kinds[kind], .count = (int32_t)count };
+    for (uint64_t i = 0; i < id_count; i++)
+        p->gpus[p->gpu_count++] = (uint32_t)device_ids[i];
+    backend_attributes->preference_count++;
     return NULL;
 }
 
@@ -179,8 +192,10 @@ TRITONSERVER_Error *TRITONBACKEND_ModelConfig(TRITONBACKEND_Model *model, uint32
     tis_error *err = check_config_version(config_version);
     if (err)
         return err;
-    return TRITONSERVER_MessageNewFromSerializedJson(model_config, model->config->json,
-                                                     model->config->json_len);
+    struct model_config *shown = version_config(model);
+    err = TRITONSERVER_MessageNewFromSerializedJson(model_config, shown->json, shown->json_len);
+    config_unref(shown);
+    return err;
 }
 
 TRITONSERVER_Error *TRITONBACKEND_ModelAutoCompleteConfig(TRITONBACKEND_Model *model,
@@ -203,7 +218,7 @@ TRITONSERVER_Error *TRITONBACKEND_ModelSetConfig(TRITONBACKEND_Model *model,
                          "TRITONBACKEND_ModelInitialize",
                          model->model_name);
 
-    static const struct config_context context = { .gpu_count = 0 };
+    const struct config_context context = version_config_context(model);
     struct config_builder *builder = NULL;
     struct model_config *replaced = NULL;
     err = config_update(model->config, model_config->text, model_config->len, &builder);
@@ -297,7 +312,7 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceDeviceId(TRITONBACKEND_ModelInsta
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceHostPolicy(TRITONBACKEND_ModelInstance *instance,
                                                           TRITONSERVER_Message **host_policy)
 {
-    *host_policy = &instance->host_policy;
+    *host_policy = &instance->host_policy_json;
     return NULL;
 }
 

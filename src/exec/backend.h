@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "base/lock.h"
+#include "config/config.h"
 #include "tis/backend.h"
 
 struct tis_message {
@@ -52,8 +53,14 @@ struct backend_entries {
     TRITONSERVER_Error *(*instance_ready)(TRITONBACKEND_ModelInstance *);
 };
 
+enum {
+    GROUP_PREFERENCES_MAX = 16
+};
+
 struct tis_backend_attribute {
     bool parallel_instance_loading;
+    struct group_preference preferences[GROUP_PREFERENCES_MAX]; /* the best one first */
+    uint32_t preference_count;
 };
 
 struct tis_backend {

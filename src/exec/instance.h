@@ -8,8 +8,9 @@
 
 #include "exec/version.h"
 
-/* Describes instance `index` of v; the plug-in does not know of it yet. */
-MUST_USE tis_error *instance_create(struct tis_version *v,
+/* Describes an instance of v for a group of `config`, which it keeps; the plug-in does not know of it yet.
+ *   index  that no other instance of v has */
+MUST_USE tis_error *instance_create(struct tis_version *v, struct model_config *config,
                                     const Inference__ModelInstanceGroup *group, const char *name,
                                     uint32_t index, TRITONSERVER_InstanceGroupKind kind,
                                     int32_t device_id, struct tis_instance **ret_instance);
@@ -17,6 +18,9 @@ MUST_USE tis_error *instance_create(struct tis_version *v,
 void instance_destroy(struct tis_instance *i);
 
 MUST_USE tis_error *instance_initialize(struct tis_instance *i);
+/* Its thread has ended: waits until the plug-in is done with every request that it was given, which
+ * may be long after Execute has returned. Once. */
+void instance_wait_unused(struct tis_instance *i);
 
 /* What is remembered of a request while the plug-in has it. */
 struct given {

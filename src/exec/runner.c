@@ -1,31 +1,36 @@
 #include "exec/runner.h"
 
+#include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "exec/warmup.h"
 
 enum {
     SIGNAL_STACK_BYTES = 64 << 10
 };
 
-tis_error *runner_create(struct tis_version *v, struct tis_instance **instances, uint32_t count,
-                         struct tis_runner **ret_runner)
+tis_error *runner_create(struct tis_version *v, uint32_t count, struct tis_runner **ret_runner)
 {
     struct tis_runner *r = calloc(1, sizeof(*r));
     if (!r)
         return error_no_memory();
     uint32_t max = v->scheduler->requests_max;
     r->version = v;
-    r->instances = instances;
-    r->instance_count = count;
+    r->instances = calloc(count, sizeof(struct tis_instance *));
     r->requests = calloc(max, sizeof(struct tis_request *));
     r->given = calloc(max, sizeof(*r->given));
-    if (!r->requests || !r->given) {
+    if (!r->instances || !r->requests || !r->given) {
         runner_destroy(r);
         return error_no_memory();
     }
@@ -33,10 +38,18 @@ tis_error *runner_create(struct tis_version *v, struct tis_instance **instances,
     return NULL;
 }
 
+void runner_add(struct tis_runner *r, struct tis_instance *instance)
+{
+    r->instances[r->instance_count++] = instance;
+}
+
 void runner_destroy(struct tis_runner *r)
 {
     if (!r)
         return;
+    for (uint32_t i = 0; i < r->instance_count; i++)
+        instance_destroy(r->instances[i]);
+    free(r->instances);
     error_free(r->error);
     free(r->requests);
     free(r->given);
@@ -61,6 +74,53 @@ static void signal_stack_end(void *memory)
     free(memory);
 }
 
+/* The nice values of 0.9. A child of a thread inherits its nice, so the threads that an engine makes for
+ * an instance have it too. */
+static int nice_of(const struct model_config *config)
+{
+    const Inference__ModelOptimizationPolicy *o = config->message->optimization;
+    if (o && o->priority == INFERENCE__MODEL_OPTIMIZATION_POLICY__MODEL_PRIORITY__PRIORITY_MAX)
+        return 0;
+    if (o && o->priority == INFERENCE__MODEL_OPTIMIZATION_POLICY__MODEL_PRIORITY__PRIORITY_MIN)
+        return 19;
+    return 5;
+}
+
+/* A server that was started with a higher nice value may not go below it without privileges: its models
+ * then run as it does. */
+static void set_nice(int nice)
+{
+    static _Atomic bool was_refused; /* by the process's rights: once is enough */
+    id_t thread = (id_t)gettid();
+    if (setpriority(PRIO_PROCESS, thread, nice) == 0)
+        return;
+    int reason = errno;
+    if (!atomic_exchange(&was_refused, true))
+        log_warning("cannot run a model at nice %d: %s; it stays at %d, and so do others whose "
+                    "optimization.priority asks for more than this process may have",
+                    nice, strerror(reason), getpriority(PRIO_PROCESS, thread));
+}
+
+/* Before the plug-in hears of the instances: what it makes for them shall be in the same place. */
+static void take_place(struct tis_runner *r)
+{
+    struct tis_version *v = r->version;
+    const struct tis_instance *first = r->instances[0];
+    struct bytes place = { 0 };
+
+    set_nice(nice_of(v->config));
+    tis_error *err = host_policy_apply(first->host_policy);
+    if (err)
+        log_warning("instance %s runs where the server does: %s", first->name, error_text(err));
+    else
+        host_policy_describe(&place, first->host_policy);
+    error_free(err);
+    log_info("Starting runner thread %" PRIu32 " at nice %d... model=%s version=%" PRId64 "%s",
+             first->index, getpriority(PRIO_PROCESS, (id_t)gettid()), v->model_name, v->number,
+             bytes_str(&place));
+    bytes_fini(&place);
+}
+
 /* False when they cannot be used. */
 static bool make_ready(struct tis_runner *r)
 {
@@ -76,7 +136,7 @@ static bool make_ready(struct tis_runner *r)
     lock_take(&v->lock);
     r->error = err;
     r->is_ready = true;
-    cond_broadcast(&v->runner_ready);
+    cond_broadcast(&v->changed);
     lock_release(&v->lock);
     return is_good;
 }
@@ -107,11 +167,9 @@ static void run_all(struct tis_runner *r)
 {
     struct tis_version *v = r->version;
     lock_take(&v->lock);
-    for (;;) {
+    while (!r->is_leaving) {
         if (run_next(r))
             continue;
-        if (v->closing)
-            break;
         park_prepare(&r->park);
         r->idle_next = v->idle;
         v->idle = r;
@@ -121,13 +179,22 @@ static void run_all(struct tis_runner *r)
         lock_take(&v->lock);
         v->waking--;
     }
+    /* What it may have been woken for is for another. */
+    struct tis_runner *other = version_take_idle(v);
+    version_set_alarm(v);
     lock_release(&v->lock);
+    if (other)
+        park_wake(&other->park);
 }
 
 static void *runner_run(void *arg)
 {
     struct tis_runner *r = arg;
     void *signal_stack = signal_stack_begin();
+    char name[16];
+    snprintf(name, sizeof(name), "run:%s", r->instances[0]->name);
+    pthread_setname_np(pthread_self(), name); /* the engine's threads inherit this too */
+    take_place(r);
     if (make_ready(r))
         run_all(r);
     signal_stack_end(signal_stack);
@@ -142,10 +209,6 @@ tis_error *runner_start(struct tis_runner *r)
         return error_new(TRITONSERVER_ERROR_UNAVAILABLE,
                          "cannot start the thread of instance '%s': %s", name, strerror(rc));
     r->thread_started = true;
-
-    char thread_name[16];
-    snprintf(thread_name, sizeof(thread_name), "run:%s", name);
-    pthread_setname_np(r->thread, thread_name);
     return NULL;
 }
 
@@ -154,16 +217,37 @@ tis_error *runner_wait_ready(struct tis_runner *r)
     struct tis_version *v = r->version;
     lock_take(&v->lock);
     while (!r->is_ready)
-        cond_wait(&v->runner_ready, &v->lock);
+        cond_wait(&v->changed, &v->lock);
     tis_error *err = r->error;
     r->error = NULL;
     lock_release(&v->lock);
     return err;
 }
 
+void runner_leave(struct tis_runner *r)
+{
+    struct tis_version *v = r->version;
+    lock_take(&v->lock);
+    r->is_leaving = true;
+    struct tis_runner **at = &v->idle;
+    while (*at && *at != r)
+        at = &(*at)->idle_next;
+    bool was_idle = *at == r;
+    if (was_idle) {
+        *at = r->idle_next;
+        v->waking++;
+    }
+    lock_release(&v->lock);
+    if (was_idle)
+        park_wake(&r->park);
+}
+
 void runner_join(struct tis_runner *r)
 {
-    if (r->thread_started)
-        pthread_join(r->thread, NULL);
+    if (!r->thread_started)
+        return;
+    pthread_join(r->thread, NULL);
     r->thread_started = false;
+    for (uint32_t i = 0; i < r->instance_count; i++)
+        instance_wait_unused(r->instances[i]);
 }

@@ -14,7 +14,7 @@
 struct tis_runner {
     /* set before it starts, then constant */
     struct tis_version *version;
-    struct tis_instance **instances;
+    struct tis_instance **instances; /* its own */
     uint32_t instance_count;
     pthread_t thread;
     bool thread_started;
@@ -24,22 +24,28 @@ struct tis_runner {
     uint32_t turn; /* the instance that is next */
     /* under the version's lock */
     struct tis_runner *idle_next;
-    bool is_ready; /* has initialised its instances, or failed to */
+    bool is_ready;   /* has initialised its instances, or failed to */
+    bool is_leaving; /* shall end after the batch that it runs */
     tis_error *error;
     /* any thread */
     struct park park; /* sleeps here while it is in the version's idle list */
 };
 
-/* For instances[0..count) of v, borrowed. */
-MUST_USE tis_error *runner_create(struct tis_version *v, struct tis_instance **instances,
-                                  uint32_t count, struct tis_runner **ret_runner);
-/* Starts the thread, which initialises the instances and then runs what the scheduler gives. */
+/* For `count` instances of v, which runner_add() gives it. */
+MUST_USE tis_error *runner_create(struct tis_version *v, uint32_t count,
+                                  struct tis_runner **ret_runner);
+/* Takes the instance. */
+void runner_add(struct tis_runner *r, struct tis_instance *instance);
+/* Starts the thread, which takes its place (priority, processors), initialises the instances and then
+ * runs what the scheduler gives. */
 MUST_USE tis_error *runner_start(struct tis_runner *r);
 /* Waits until the instances are initialised. Errors: the plug-in's. */
 MUST_USE tis_error *runner_wait_ready(struct tis_runner *r);
-/* After v->closing was set and every idle runner woken: waits for the thread. */
+/* The thread ends after the batch that it runs, and takes no other. */
+void runner_leave(struct tis_runner *r);
+/* After runner_leave(): waits for the thread, and for the requests that the plug-in still holds. */
 void runner_join(struct tis_runner *r);
-/* Joined, or never started. NULL is fine. */
+/* Finalises the instances. Joined, or never started. NULL is fine. */
 void runner_destroy(struct tis_runner *r);
 
 #endif

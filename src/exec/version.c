@@ -2,12 +2,14 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/number.h"
+#include "exec/groups.h"
 #include "exec/instance.h"
 #include "exec/plugin_call.h"
 #include "exec/runner.h"
@@ -41,112 +43,39 @@ static void model_finalize(struct tis_version *v)
     error_free(err);
 }
 
-/* The configuration and the plug-in API number the kinds differently. A normalised configuration has
- * no KIND_AUTO. */
-static TRITONSERVER_InstanceGroupKind instance_kind(Inference__ModelInstanceGroup__Kind kind)
+struct config_context version_config_context(const struct tis_version *v)
 {
-    switch (kind) {
-    case INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_GPU:
-        return TRITONSERVER_INSTANCEGROUPKIND_GPU;
-    case INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_MODEL:
-        return TRITONSERVER_INSTANCEGROUPKIND_MODEL;
-    default:
-        return TRITONSERVER_INSTANCEGROUPKIND_CPU;
-    }
+    const struct tis_backend_attribute *attribute = &v->backend->attribute;
+    return (struct config_context){
+        .gpu_count = v->gpu_count,
+        .preferences = attribute->preferences,
+        .preference_count = attribute->preference_count,
+    };
 }
 
-/* Group by group, one instance after the other: count instances, on each listed GPU for KIND_GPU. */
-static tis_error *instances_create(struct tis_version *v)
+/* A configuration without an instance group takes the one that its backend prefers, which is known only
+ * now. */
+static tis_error *set_preferred_groups(struct tis_version *v)
 {
-    const Inference__ModelConfig *pb = v->config->message;
-    size_t total = 0;
-    for (size_t g = 0; g < pb->n_instance_group; g++) {
-        const Inference__ModelInstanceGroup *group = pb->instance_group[g];
-        size_t devices = group->n_gpus > 0 ? group->n_gpus : 1;
-        total += (size_t)group->count * devices;
-    }
-    v->instances = calloc(total, sizeof(*v->instances));
-    if (!v->instances)
-        return error_no_memory();
-
-    for (size_t g = 0; g < pb->n_instance_group; g++) {
-        const Inference__ModelInstanceGroup *group = pb->instance_group[g];
-        size_t devices = group->n_gpus > 0 ? group->n_gpus : 1;
-        TRITONSERVER_InstanceGroupKind kind = instance_kind(group->kind);
-        for (size_t d = 0; d < devices; d++) {
-            for (int32_t c = 0; c < group->count; c++) {
-                struct bytes name = { 0 };
-                bytes_printf(&name, "%s_%d", group->name, c);
-                tis_error *err = instance_create(v, group, bytes_str(&name), v->instance_count,
-                                                 kind, group->n_gpus > 0 ? group->gpus[d] : 0,
-                                                 &v->instances[v->instance_count]);
-                bytes_fini(&name);
-                if (err)
-                    return err;
-                v->instance_count++;
-            }
-        }
-    }
+    const struct config_context context = version_config_context(v);
+    struct config_builder *none = NULL, *builder = NULL;
+    struct model_config *replaced = NULL;
+    if (!v->config->instances_by_default || context.preference_count == 0)
+        return NULL;
+    tis_error *err = config_create_empty(&none);
+    if (!err)
+        err = config_edit_groups(v->config, none, &builder);
+    if (!err)
+        err = config_normalize(builder, &context);
+    if (!err)
+        err = config_finish(&builder, &replaced);
+    config_builder_destroy(none);
+    config_builder_destroy(builder);
+    if (err)
+        return err;
+    config_unref(v->config);
+    v->config = replaced;
     return NULL;
-}
-
-/* Each instance has a runner, or all on one GPU that does not block share one. */
-static uint32_t runner_instances(const struct tis_version *v, uint32_t first)
-{
-    const struct tis_instance *i = v->instances[first];
-    bool shares = i->kind == TRITONSERVER_INSTANCEGROUPKIND_GPU &&
-                  v->backend->execution_policy == TRITONBACKEND_EXECUTION_DEVICE_BLOCKING;
-    uint32_t count = 1;
-    while (shares && first + count < v->instance_count &&
-           v->instances[first + count]->kind == i->kind &&
-           v->instances[first + count]->device_id == i->device_id)
-        count++;
-    return count;
-}
-
-static int compare_devices(const void *a, const void *b)
-{
-    const struct tis_instance *left = *(struct tis_instance *const *)a;
-    const struct tis_instance *right = *(struct tis_instance *const *)b;
-    if (left->kind != right->kind)
-        return left->kind < right->kind ? -1 : 1;
-    if (left->device_id != right->device_id)
-        return left->device_id < right->device_id ? -1 : 1;
-    return left->index < right->index ? -1 : 1;
-}
-
-static tis_error *runners_create(struct tis_version *v)
-{
-    qsort(v->instances, v->instance_count, sizeof(struct tis_instance *), compare_devices);
-    v->runners = calloc(v->instance_count, sizeof(*v->runners));
-    if (!v->runners)
-        return error_no_memory();
-    for (uint32_t first = 0; first < v->instance_count;) {
-        uint32_t count = runner_instances(v, first);
-        tis_error *err =
-            runner_create(v, &v->instances[first], count, &v->runners[v->runner_count]);
-        if (err)
-            return err;
-        v->runner_count++;
-        first += count;
-    }
-    return NULL;
-}
-
-/* One after the other, unless the backend can initialise several instances at once. */
-static tis_error *runners_start(struct tis_version *v)
-{
-    bool at_once = v->backend->attribute.parallel_instance_loading;
-    tis_error *err = NULL;
-    uint32_t started = 0;
-    for (; started < v->runner_count && !err; started++) {
-        err = runner_start(v->runners[started]);
-        if (!err && !at_once)
-            err = runner_wait_ready(v->runners[started]);
-    }
-    for (uint32_t i = 0; at_once && i < started && !err; i++)
-        err = runner_wait_ready(v->runners[i]);
-    return err;
 }
 
 static tis_error *order_create(struct tis_version *v)
@@ -208,22 +137,20 @@ static tis_error *version_start(struct tis_version *v, const struct tis_version_
     if (err)
         return err;
 
-    err = model_initialize(v);
+    err = set_preferred_groups(v);
+    if (!err)
+        err = model_initialize(v);
     prepare_statistics(v);
     if (!err && v->auto_complete_config) {
-        static const struct config_context context = { .gpu_count = 0 };
+        const struct config_context context = version_config_context(v);
         err = config_check(v->config, &context);
     }
-    if (!err)
-        err = instances_create(v);
     if (!err)
         err = scheduler_create(v->config, &v->scheduler);
     if (!err)
         err = order_create(v);
     if (!err)
-        err = runners_create(v);
-    if (!err)
-        err = runners_start(v);
+        err = groups_apply(v, v->config);
     return err;
 }
 
@@ -235,7 +162,7 @@ tis_error *version_create(const struct tis_version_options *options,
         return error_no_memory();
     atomic_init(&v->refs, 1);
     lock_init(&v->lock, LOCK_VERSION);
-    cond_init(&v->runner_ready);
+    cond_init(&v->changed);
     alarm_init(&v->alarm, options->alarms, alarm_ring);
     v->alarm_ns = SCHEDULER_NEVER;
     v->held_until = requests_to_wait_for(options->model_name);
@@ -243,6 +170,8 @@ tis_error *version_create(const struct tis_version_options *options,
     v->number = options->number;
     v->server = options->server;
     v->hooks = options->hooks;
+    v->host_policies = options->host_policies;
+    v->gpu_count = options->gpu_count;
     v->auto_complete_config = options->auto_complete_config;
     v->on_unused = options->on_unused;
     v->on_unused_arg = options->on_unused_arg;
@@ -263,29 +192,8 @@ void version_destroy(struct tis_version *v)
 {
     if (!v)
         return;
-    lock_take(&v->lock);
-    v->closing = true;
-    if (v->scheduler)
-        v->scheduler->ops->close(v->scheduler);
-    struct tis_runner *idle = v->idle;
-    v->idle = NULL;
-    for (struct tis_runner *r = idle; r; r = r->idle_next)
-        v->waking++;
-    lock_release(&v->lock);
-    for (struct tis_runner *next; idle; idle = next) {
-        next = idle->idle_next; /* the runner may be idle, and linked, no longer once woken */
-        park_wake(&idle->park);
-    }
-
-    for (uint32_t i = 0; i < v->runner_count; i++)
-        runner_join(v->runners[i]);
+    groups_end(v);
     alarm_stop(&v->alarm);
-    for (uint32_t i = 0; i < v->runner_count; i++)
-        runner_destroy(v->runners[i]);
-    free(v->runners);
-    for (uint32_t i = 0; i < v->instance_count; i++)
-        instance_destroy(v->instances[i]);
-    free(v->instances);
     model_finalize(v);
 
     if (v->scheduler)
@@ -294,9 +202,10 @@ void version_destroy(struct tis_version *v)
         order_fini(v->order);
     free(v->order);
     statistics_fini(&v->statistics);
-    cond_fini(&v->runner_ready);
+    cond_fini(&v->changed);
     lock_fini(&v->lock);
     config_unref(v->config);
+    config_unref(v->config_shown);
     free(v->model_name);
     free(v->directory);
     free(v);
@@ -356,7 +265,7 @@ tis_error *version_submit(struct tis_version *v, struct tis_request **req)
 
 bool version_is_held(struct tis_version *v)
 {
-    if (v->closing || v->scheduler->waiting >= v->held_until)
+    if (v->scheduler->waiting >= v->held_until)
         v->held_until = 0;
     return v->held_until > 0;
 }
@@ -456,16 +365,67 @@ uint32_t version_pending(struct tis_version *v)
     return waiting;
 }
 
+tis_error *version_set_groups(struct tis_version *v, struct model_config *config)
+{
+    tis_error *err = groups_apply(v, config);
+    if (err)
+        return err;
+    lock_take(&v->lock);
+    struct model_config *before = v->config_shown;
+    v->config_shown = config_ref(config);
+    uint32_t runners = v->runner_count;
+    lock_release(&v->lock);
+    config_unref(before);
+    log_info("instances changed model=%s version=%" PRId64 " threads=%u", v->model_name, v->number,
+             runners);
+    return NULL;
+}
+
+struct model_config *version_config(struct tis_version *v)
+{
+    lock_take(&v->lock);
+    struct model_config *config = config_ref(v->config_shown ? v->config_shown : v->config);
+    lock_release(&v->lock);
+    return config;
+}
+
+void version_name_instance(struct tis_version *v, char *out, size_t out_bytes)
+{
+    lock_take(&v->lock);
+    snprintf(out, out_bytes, "%s", v->runners[0]->instances[0]->name);
+    lock_release(&v->lock);
+}
+
+/* While v->asking counts the caller. */
+static bool instance_is_ready(struct tis_instance *i)
+{
+    struct tis_version *v = i->version;
+    plugin_call_begin("TRITONBACKEND_ModelInstanceReady", v->backend->name, v->model_name,
+                      v->number);
+    tis_error *err = v->backend->entries.instance_ready(i);
+    plugin_call_end();
+    bool ready = err == NULL;
+    error_free(err);
+    return ready;
+}
+
 bool version_is_ready(struct tis_version *v)
 {
-    struct tis_backend *b = v->backend;
     bool ready = true;
-    for (uint32_t i = 0; b->entries.instance_ready && i < v->instance_count && ready; i++) {
-        plugin_call_begin("TRITONBACKEND_ModelInstanceReady", b->name, v->model_name, v->number);
-        tis_error *err = b->entries.instance_ready(v->instances[i]);
-        plugin_call_end();
-        ready = err == NULL;
-        error_free(err);
-    }
+    if (!v->backend->entries.instance_ready)
+        return true;
+    /* The instances may change meanwhile; these stay until nobody asks them any more. */
+    lock_take(&v->lock);
+    v->asking++;
+    struct tis_runner *const *runners = v->runners;
+    uint32_t count = v->runner_count;
+    lock_release(&v->lock);
+    for (uint32_t r = 0; r < count && ready; r++)
+        for (uint32_t i = 0; i < runners[r]->instance_count && ready; i++)
+            ready = instance_is_ready(runners[r]->instances[i]);
+    lock_take(&v->lock);
+    if (--v->asking == 0)
+        cond_broadcast(&v->changed);
+    lock_release(&v->lock);
     return ready;
 }

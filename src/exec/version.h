@@ -22,6 +22,7 @@
 #include "base/park.h"
 #include "config/config.h"
 #include "exec/backend.h"
+#include "exec/host_policy.h"
 #include "infer/request.h"
 #include "metrics/statistics.h"
 #include "sched/scheduler.h"
@@ -41,11 +42,13 @@ struct version_hooks {
 struct tis_version_options {
     struct backends *backends;
     struct alarms *alarms;
-    struct tis_server *server; /* handed to plug-ins; opaque here */
+    const struct host_policies *host_policies; /* must outlive the version; NULL: none */
+    struct tis_server *server;                 /* handed to plug-ins; opaque here */
     const char *model_name;
     int64_t number;
     const char *directory;       /* of the model */
     struct model_config *config; /* complete and valid; a reference is taken */
+    uint32_t gpu_count;          /* that instances may use */
     bool auto_complete_config;
     struct version_hooks hooks;
     void (*on_unused)(struct tis_version *version, void *arg);
@@ -61,27 +64,28 @@ struct tis_version {
     struct tis_backend *backend;
     struct tis_server *server;
     struct version_hooks hooks;
+    uint32_t gpu_count;
     bool auto_complete_config;
     bool initializing; /* inside ModelInitialize, when SetConfig is allowed */
-    struct tis_instance **instances;
-    uint32_t instance_count;
-    struct tis_runner **runners;
-    uint32_t runner_count;
-    struct order *order; /* in which answers leave; NULL: in any */
+    const struct host_policies *host_policies; /* NULL: none */
+    struct order *order;                       /* in which answers leave; NULL: in any */
     void (*on_unused)(struct tis_version *version, void *arg);
     void *on_unused_arg;
     /* the backend's */
     void *state;
     /* any thread, under lock */
     struct lock lock;
-    struct cond runner_ready;
+    struct cond changed; /* a runner is ready; nobody asks the instances any more */
+    struct tis_runner **runners;
+    uint32_t runner_count;
+    uint32_t asking;                   /* who walk the runners' instances without the lock */
+    struct model_config *config_shown; /* with other instance groups than config; NULL: config */
     struct scheduler *scheduler;
     struct tis_runner *idle; /* waiting for work; the last to wait is the first to run */
     uint32_t waking;         /* runners that were woken and have not looked yet */
     uint64_t alarm_ns;       /* when the alarm rings; SCHEDULER_NEVER: not */
     uint32_t held_until;     /* nothing runs before so many requests wait; 0: not held */
     struct alarm alarm;      /* a delay or a time-out has passed */
-    bool closing;
     /* any thread */
     struct statistics statistics;
     _Atomic uint32_t refs;
@@ -91,16 +95,21 @@ struct tis_version {
 struct tis_instance {
     /* set at creation, then constant */
     struct tis_version *version;
-    const Inference__ModelInstanceGroup *group; /* in the version's configuration */
-    char *name;                                 /* "<group>_<index>" */
+    struct model_config *config; /* a reference, for group; NULL: it is in the version's */
+    const Inference__ModelInstanceGroup *group;
+    char *name; /* "<group>_<copy>_cpu", "<group>_<copy>_gpu<id>", "<group>_<copy>_model" */
     uint32_t index;
     TRITONSERVER_InstanceGroupKind kind;
     int32_t device_id;
-    struct tis_message host_policy;
-    struct statistics_shard *statistics; /* of the version's */
+    const struct host_policy *host_policy; /* NULL: without settings */
+    struct tis_message host_policy_json;
+    struct statistics_shard *statistics; /* one of the version's */
     bool initialized;                    /* the plug-in knows of it */
+    /* under the version's lock */
+    bool is_unused; /* open has become 0 */
     /* atomic */
-    _Atomic bool warming; /* runs its warm-up, which no statistics count */
+    _Atomic bool warming;  /* runs its warm-up, which no statistics count */
+    _Atomic uint32_t open; /* requests that it was given and that are not done, 1 more while it runs */
     /* the backend's */
     void *state;
 };
@@ -126,6 +135,20 @@ void version_wake(struct tis_version *v);
 /* The client has gone or changed its mind: a waiting request is answered CANCELLED at once, a
  * running one is marked for the backend to see. The caller must know that req is not done yet. */
 void version_cancel(struct tis_version *v, struct tis_request *req);
+
+/* Gives v, while it serves, the instances that the groups of `config` ask for: v's own configuration with
+ * other instance groups, complete and valid; a reference is taken. New ones are ready before old ones end,
+ * which finish what they run. A loading thread, one at a time for each version. Errors: the plug-in's;
+ * nothing has changed then. */
+MUST_USE tis_error *version_set_groups(struct tis_version *v, struct model_config *config);
+
+/* What a configuration of v is normalised and checked with. */
+struct config_context version_config_context(const struct tis_version *v);
+/* What the version is configured with now, instance groups included: to be shown. The caller owns a
+ * reference. v->config, which requests are checked against, differs in nothing else. */
+struct model_config *version_config(struct tis_version *v);
+/* The name of one of its instances, for texts. */
+void version_name_instance(struct tis_version *v, char *out, size_t out_bytes);
 
 /* For exec/runner, under v->lock. */
 /* Does TRTSERVER_DELAY_SCHEDULER still keep the instances from running anything? */

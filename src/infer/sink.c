@@ -16,6 +16,7 @@ struct sink *sink_create(const struct sink_ops *ops, void *user, struct tis_requ
     sink->request = request;
     sink->version = NULL;
     sink->version_unref = NULL;
+    sink->instance = NULL;
     sink->turn.order = NULL;
     sink->start_ns = 0;
     sink->first_response = NULL;
@@ -45,8 +46,11 @@ void sink_unref(struct sink *sink)
 /* One of the conditions came true. */
 static void sink_close_one(struct sink *sink)
 {
-    if (atomic_fetch_sub(&sink->open, 1) == 1)
-        sink->ops->done(sink, sink->request);
+    if (atomic_fetch_sub(&sink->open, 1) != 1)
+        return;
+    if (sink->instance)
+        sink->instance_done(sink);
+    sink->ops->done(sink, sink->request);
 }
 
 /* A response that is not the last one holds off done() while it is handed over: a broken plug-in

@@ -23,6 +23,7 @@
 #include "infer/order.h"
 
 struct sink;
+struct tis_instance;
 struct tis_output;
 struct tis_request;
 struct tis_response;
@@ -56,6 +57,9 @@ struct sink {
     uint64_t start_ns; /* of the request */
     /* Hears of the first response before complete() does. NULL: nobody wants to know. */
     void (*first_response)(struct sink *sink, const struct tis_response *response);
+    /* set by exec when the request is executed */
+    struct tis_instance *instance;            /* NULL: not yet */
+    void (*instance_done)(struct sink *sink); /* hears of the end before done() does */
     /* atomic */
     _Atomic uint32_t refs;
     _Atomic uint32_t open; /* not released + not final + responses being handed over; 0: done */

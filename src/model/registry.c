@@ -214,6 +214,7 @@ static tis_error *version_load(struct version_job *v, struct tis_version **ret_v
         &(struct tis_version_options){
             .backends = o->backends,
             .alarms = o->alarms,
+            .host_policies = o->host_policies,
             .server = o->server,
             .model_name = v->model->name,
             .number = v->number,

@@ -38,7 +38,8 @@ struct registry_options {
     const char *const *repositories;
     uint32_t repository_count;
     struct backends *backends;
-    struct alarms *alarms; /* of the versions' queues */
+    struct alarms *alarms;                     /* of the versions' queues */
+    const struct host_policies *host_policies; /* NULL: none */
     struct tis_server *server;
     uint32_t load_thread_count;
     bool auto_complete_config;

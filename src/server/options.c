@@ -16,6 +16,7 @@ enum option_type {
     OPTION_TEXT,
     OPTION_LIST,        /* repeatable text: const char **, count right behind it */
     OPTION_BACKEND,     /* repeatable <backend>,<key>=<value> */
+    OPTION_HOST_POLICY, /* repeatable <policy>,<key>=<value> */
     OPTION_RESTRICTION, /* repeatable <categories>:<key>=<value> */
     OPTION_METRICS,     /* repeatable <name>=<value> */
 };
@@ -205,6 +206,11 @@ static const struct option_spec specs[] = {
     { "backend-config", OPTION_BACKEND, FIELD(backend_settings), NULL, 0, 0, "NAME,KEY=VALUE",
       "A setting for backend NAME, or for all of them when NAME is empty. May be given several "
       "times. Example: --backend-config=onnxruntime,library=/usr/lib/libonnxruntime.so" },
+    { "host-policy", OPTION_HOST_POLICY, FIELD(host_policies), NULL, 0, 0, "NAME,KEY=VALUE",
+      "Where instances with the host policy NAME run: cpu-cores=0-3,8 names processors, numa-node=0 a "
+      "node, whose memory is preferred and whose processors are taken when none are named. An "
+      "instance group names its policy; without a name it is 'cpu', 'gpu_ID' or 'model', by its kind. "
+      "May be given several times. Example: --host-policy=cpu,cpu-cores=2-7" },
 
     HEADING("Server"),
     TEXT("id", id, NULL, "NAME",
@@ -273,15 +279,35 @@ static tis_error *list_add(void *array, size_t element_bytes, const void *elemen
     return NULL;
 }
 
-static tis_error *parse_backend(const struct option_spec *spec, char *text, void *array)
+/* Cuts "<name>,<key>=<value>" in place. */
+static bool split_setting(char *text, const char **ret_name, const char **ret_key,
+                          const char **ret_value)
 {
     char *comma = strchr(text, ',');
     char *equals = comma ? strchr(comma, '=') : NULL;
     if (!equals || equals == comma + 1)
-        return INVALID("--%s=%s: expected %s", spec->name, text, spec->argument);
+        return false;
     *comma = '\0';
     *equals = '\0';
-    struct backend_setting s = { .backend = text, .key = comma + 1, .value = equals + 1 };
+    *ret_name = text;
+    *ret_key = comma + 1;
+    *ret_value = equals + 1;
+    return true;
+}
+
+static tis_error *parse_backend(const struct option_spec *spec, char *text, void *array)
+{
+    struct backend_setting s;
+    if (!split_setting(text, &s.backend, &s.key, &s.value))
+        return INVALID("--%s=%s: expected %s", spec->name, text, spec->argument);
+    return list_add(array, sizeof(s), &s);
+}
+
+static tis_error *parse_host_policy(const struct option_spec *spec, char *text, void *array)
+{
+    struct host_policy_setting s;
+    if (*text == ',' || !split_setting(text, &s.policy, &s.key, &s.value))
+        return INVALID("--%s=%s: expected %s", spec->name, text, spec->argument);
     return list_add(array, sizeof(s), &s);
 }
 
@@ -305,6 +331,8 @@ static tis_error *set_option(struct options *o, const struct option_spec *spec, 
         return list_add(field_of(o, spec), sizeof(char *), &text);
     case OPTION_BACKEND:
         return parse_backend(spec, text, field_of(o, spec));
+    case OPTION_HOST_POLICY:
+        return parse_host_policy(spec, text, field_of(o, spec));
     case OPTION_RESTRICTION: /* the value is a secret: not in the error */
         return error_wrap(restrictions_add(field_of(o, spec), text), "--%s", spec->name);
     case OPTION_METRICS:
@@ -489,6 +517,7 @@ void options_fini(struct options *o)
 {
     free(o->repositories);
     free(o->backend_settings);
+    free(o->host_policies);
     *o = (struct options){ 0 };
 }
 

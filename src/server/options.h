@@ -16,6 +16,7 @@
 #include "api/restrict.h"
 #include "base/error.h"
 #include "exec/backend.h"
+#include "exec/host_policy.h"
 #include "metrics/settings.h"
 
 /* TLS of one port. */
@@ -92,6 +93,9 @@ struct options {
     const char *backend_directory; /* NULL: looked for beside the executable */
     struct backend_setting *backend_settings;
     uint64_t backend_setting_count;
+
+    struct host_policy_setting *host_policies;
+    uint64_t host_policy_count;
 
     bool log_info;
     bool log_warning;

@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "api/api.h"
 #include "api/inproc.h"
 #include "base/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/processors.h"
 #include "exec/backend.h"
 #include "grpc/server.h"
 #include "http/server.h"
@@ -41,6 +41,7 @@ struct server {
     const struct options *options;
     char *backend_directory;
     struct backends *backends;
+    struct host_policies *host_policies;
     struct registry *registry;
     struct pool *workers;
     struct alarms *alarms;
@@ -86,11 +87,10 @@ char *server_backend_directory(const struct options *o, const char *executable)
 
 static tis_error *create_loops(struct server *s)
 {
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t processors = processors_usable();
     uint64_t count = s->options->http_thread_count;
     if (count == 0)
-        count = processors > LOOPS_DEFAULT_MAX ? LOOPS_DEFAULT_MAX
-                                               : (processors > 0 ? (uint64_t)processors : 1);
+        count = processors < LOOPS_DEFAULT_MAX ? processors : LOOPS_DEFAULT_MAX;
     while (s->loop_count < count) {
         char name[16];
         snprintf(name, sizeof(name), "loop:%u", s->loop_count);
@@ -262,6 +262,9 @@ static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg)
         },
         &s->backends);
     if (!err)
+        err = host_policies_create(o->host_policies, (uint32_t)o->host_policy_count,
+                                   "/sys/devices/system", &s->host_policies);
+    if (!err)
         err = alarms_create(&s->alarms);
     if (err)
         return err;
@@ -271,6 +274,7 @@ static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg)
             .repository_count = (uint32_t)o->repository_count,
             .backends = s->backends,
             .alarms = s->alarms,
+            .host_policies = s->host_policies,
             .server = &s->plugin_view,
             .load_thread_count = (uint32_t)o->model_load_thread_count,
             .auto_complete_config = complete,
@@ -357,6 +361,7 @@ void server_destroy(struct server *s)
     pool_destroy(s->workers);
     registry_destroy(s->registry);
     alarms_destroy(s->alarms);
+    host_policies_destroy(s->host_policies);
     backends_destroy(s->backends);
     /* After everybody who posts to them: the waking of a loop may outlast what it is woken for. */
     for (uint32_t i = 0; i < s->loop_count; i++)

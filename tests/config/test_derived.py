@@ -20,7 +20,7 @@ PAIR = onnx_models.add_sub("FP32", [None, 16])
 SILERO = pathlib.Path(__file__).resolve().parents[2] / "third_party/fetched/silero_vad"
 DEFAULTS = ('name: "{name}" platform: "onnxruntime_onnx" backend: "onnxruntime" '
             'default_model_filename: "model.onnx" version_policy {{ latest {{ num_versions: 1 }} }} '
-            'instance_group {{ name: "{name}_0" count: 1 kind: KIND_CPU }} ')
+            'instance_group {{ name: "{name}" count: 1 kind: KIND_CPU }} ')
 BATCH_4 = "max_batch_size: 4 dynamic_batching { preferred_batch_size: 4 } "
 
 

@@ -29,10 +29,12 @@ const struct v1_infer *v1_infer_of(const struct call *call)
 /* 0.9 names the instance that would have run the batch. */
 static tis_error *batch_too_large(const struct call *call, uint32_t batch_size)
 {
-    const struct tis_version *v = call->target;
+    struct tis_version *v = call->target;
+    char instance[256];
+    version_name_instance(v, instance, sizeof(instance));
     return reason_error(REASON_BATCH_TOO_LARGE, v->model_name,
                         REASON_NUMBER(v->config->max_batch_size), REASON_NUMBER(batch_size),
-                        v->instance_count > 0 ? v->instances[0]->name : v->model_name);
+                        instance);
 }
 
 static tis_error *check_header(const struct call *call, const struct v1_infer_header *h)

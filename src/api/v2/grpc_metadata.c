@@ -247,10 +247,14 @@ void v2_rpc_model_metadata(struct call *call)
 void v2_rpc_model_config(struct call *call)
 {
     Inference__ModelConfigResponse m = INFERENCE__MODEL_CONFIG_RESPONSE__INIT;
+    struct model_config *config = NULL;
     tis_error *err = acquire(call);
-    if (!err)
-        m.config = (Inference__ModelConfig *)(uintptr_t)call->target->config->message;
+    if (!err) {
+        config = version_config(call->target);
+        m.config = (Inference__ModelConfig *)(uintptr_t)config->message;
+    }
     v2_rpc_respond_message(call, err, &m.base);
+    config_unref(config);
 }
 
 /* ---- Repository index ---- */

@@ -171,7 +171,9 @@ void v2_model_config(struct call *call)
         v2_fail(call, err);
         return;
     }
-    bytes_append(&call->out, call->target->config->json, call->target->config->json_len);
+    struct model_config *config = version_config(call->target);
+    bytes_append(&call->out, config->json, config->json_len);
+    config_unref(config);
     call_respond_json(call, 200, &call->out);
 }
 

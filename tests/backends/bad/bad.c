@@ -1,15 +1,20 @@
 /* bad.c - a backend that breaks the rules of the interface, one way for each model.
  *
- * The parameter "mode" of the model's configuration chooses the way. What the server answered to a
- * forbidden call goes to the log as "bad MODE: CODE", so that a test can look. Models have one input
- * INPUT0 and one output OUTPUT0 of one type and shape, as for identity.
+ * The parameter "mode" of the model's configuration chooses the way; some only show what the server tells
+ * of instances. What the server answered to a forbidden call goes to the log as "bad MODE: CODE", so that
+ * a test can look. Models have one input INPUT0 and one output OUTPUT0 of one type and shape, as for
+ * identity.
  */
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tis/backend.h"
 
@@ -444,7 +449,97 @@ static void report_instance_memory(TRITONBACKEND_ModelInstance *instance)
     free_usages(attributes, 2);
 }
 
+/* ---- Where an instance runs ---- */
+
+/* Logs what the server tells of an instance. */
+static void describe(TRITONBACKEND_ModelInstance *instance)
+{
+    const char *name, *policy;
+    TRITONSERVER_InstanceGroupKind kind;
+    int32_t device;
+    TRITONSERVER_Message *message;
+    size_t len;
+    char text[512];
+    check(TRITONBACKEND_ModelInstanceName(instance, &name));
+    check(TRITONBACKEND_ModelInstanceKind(instance, &kind));
+    check(TRITONBACKEND_ModelInstanceDeviceId(instance, &device));
+    check(TRITONBACKEND_ModelInstanceHostPolicy(instance, &message));
+    check(TRITONSERVER_MessageSerializeToJson(message, &policy, &len));
+    snprintf(text, sizeof(text), "bad describe: %s %s %" PRId32 " %s", name,
+             TRITONSERVER_InstanceGroupKindString(kind), device, policy);
+    check(TRITONSERVER_LogMessage(TRITONSERVER_LOG_INFO, __FILE__, __LINE__, text));
+}
+
+/* OUTPUT0, four INT32: the thread, the instance's device and kind, and 0. Slow, so that other threads
+ * have a chance. */
+static void run_place(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request *request)
+{
+    static const int64_t shape[] = { 4 };
+    TRITONBACKEND_Response *response;
+    TRITONBACKEND_Output *output;
+    TRITONSERVER_MemoryType memory = TRITONSERVER_MEMORY_CPU;
+    TRITONSERVER_InstanceGroupKind kind;
+    int64_t memory_id = 0;
+    void *to;
+    int32_t place[4] = { (int32_t)gettid() };
+    struct timespec delay = { .tv_nsec = 2000000 };
+    nanosleep(&delay, NULL);
+    check(TRITONBACKEND_ModelInstanceDeviceId(instance, &place[1]));
+    check(TRITONBACKEND_ModelInstanceKind(instance, &kind));
+    place[2] = (int32_t)kind;
+    check(TRITONBACKEND_ResponseNew(&response, request));
+    check(TRITONBACKEND_ResponseOutput(response, &output, "OUTPUT0", TRITONSERVER_TYPE_INT32, shape,
+                                       1));
+    check(TRITONBACKEND_OutputBuffer(output, &to, sizeof(place), &memory, &memory_id));
+    memcpy(to, place, sizeof(place));
+    send(response, FINAL);
+    release(request);
+}
+
 /* ---- Entry points ---- */
+
+static _Atomic int instances_left = -1; /* -1: any number */
+
+/* --backend-config=NAME,execution=device_blocking */
+TRITONSERVER_Error *TRITONBACKEND_Initialize(TRITONBACKEND_Backend *backend)
+{
+    TRITONSERVER_Message *message;
+    const char *json;
+    size_t len;
+    check(TRITONBACKEND_BackendConfig(backend, &message));
+    check(TRITONSERVER_MessageSerializeToJson(message, &json, &len));
+    if (strstr(json, "\"execution\":\"device_blocking\""))
+        check(TRITONBACKEND_BackendSetExecutionPolicy(backend,
+                                                      TRITONBACKEND_EXECUTION_DEVICE_BLOCKING));
+    const char *limit = strstr(json, "\"fails_from\":\"");
+    instances_left = limit ? (int)strtol(limit + strlen("\"fails_from\":\""), NULL, 10) : -1;
+    return NULL;
+}
+
+/* --backend-config=NAME,prefers=model: GPU 3, else three instances of KIND_MODEL. */
+TRITONSERVER_Error *TRITONBACKEND_GetBackendAttribute(TRITONBACKEND_Backend *backend,
+                                                      TRITONBACKEND_BackendAttribute *attributes)
+{
+    static const uint64_t gpus[] = { 3 };
+    TRITONSERVER_Message *message;
+    const char *json;
+    size_t len;
+    check(TRITONBACKEND_BackendConfig(backend, &message));
+    check(TRITONSERVER_MessageSerializeToJson(message, &json, &len));
+    if (strstr(json, "\"prefers\":\"model\"")) {
+        check(TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(
+            attributes, TRITONSERVER_INSTANCEGROUPKIND_GPU, 1, gpus, 1));
+        check(TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(
+            attributes, TRITONSERVER_INSTANCEGROUPKIND_MODEL, 3, NULL, 0));
+    }
+    return NULL;
+}
+
+/* --backend-config=NAME,fails_from=N: that many instances can be initialised, no more. */
+static bool is_one_too_many(void)
+{
+    return instances_left >= 0 && atomic_fetch_sub(&instances_left, 1) <= 0;
+}
 
 static TRITONSERVER_Error *error(const char *text)
 {
@@ -527,7 +622,9 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND_ModelIns
         report_instance_memory(instance);
     if (strcmp(mode_of(instance), "error_instance_initialize") == 0)
         return error("this instance shall not be");
-    return NULL;
+    if (strcmp(mode_of(instance), "describe") == 0)
+        describe(instance);
+    return is_one_too_many() ? error("there are enough instances") : NULL;
 }
 
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReady(TRITONBACKEND_ModelInstance *instance)
@@ -574,6 +671,10 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstan
                                                           start_ns - 5, start_ns - 9, now_ns()));
         if (strcmp(mode, "metrics") == 0)
             metrics_move(model_of(instance));
+        if (strcmp(mode, "place") == 0)
+            run_place(instance, requests[i]);
+        if (strcmp(mode, "describe") == 0)
+            run_ok(requests[i]);
         for (size_t k = 0; k < sizeof(ways) / sizeof(ways[0]); k++) {
             if (strcmp(ways[k].mode, mode) == 0)
                 ways[k].run(requests[i]);

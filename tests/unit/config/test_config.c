@@ -49,50 +49,50 @@ static const struct {
 } normalize_cases[] = {
     { "backend: 'identity'",
       { .directory_name = "m" },
-      "name: \"m\" version_policy { latest { num_versions: 1 } } instance_group { name: \"m_0\" "
+      "name: \"m\" version_policy { latest { num_versions: 1 } } instance_group { name: \"m\" "
       "count: 1 kind: KIND_CPU } backend: \"identity\"" },
     { "platform: 'onnxruntime_onnx' version_policy { all {} }",
       { .directory_name = "m" },
       "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { all { } } instance_group { "
-      "name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.onnx\" backend: "
+      "name: \"m\" count: 1 kind: KIND_CPU } default_model_filename: \"model.onnx\" backend: "
       "\"onnxruntime\"" },
     { "backend: 'onnxruntime' default_model_filename: 'x.onnx' version_policy { latest {} }",
       { .directory_name = "m" },
       "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 } } "
-      "instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: "
+      "instance_group { name: \"m\" count: 1 kind: KIND_CPU } default_model_filename: "
       "\"x.onnx\" backend: \"onnxruntime\"" },
     { "",
       { .directory_name = "m", .version_files = onnx_files, .version_file_count = 2 },
       "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 } } "
-      "instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: "
+      "instance_group { name: \"m\" count: 1 kind: KIND_CPU } default_model_filename: "
       "\"model.onnx\" backend: \"onnxruntime\"" },
     { "",
       { .directory_name = "m", .version_files = two_files, .version_file_count = 2 },
-      "name: \"m\" version_policy { latest { num_versions: 1 } } instance_group { name: \"m_0\" "
+      "name: \"m\" version_policy { latest { num_versions: 1 } } instance_group { name: \"m\" "
       "count: 1 kind: KIND_CPU }" },
     { "backend: 'tensorflow'",
       { .directory_name = "m", .version_files = saved_files, .version_file_count = 1 },
       "name: \"m\" platform: \"tensorflow_savedmodel\" version_policy { latest { num_versions: 1 "
-      "} } instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } default_model_filename: "
+      "} } instance_group { name: \"m\" count: 1 kind: KIND_CPU } default_model_filename: "
       "\"model.savedmodel\" backend: \"tensorflow\"" },
     { "",
       { .directory_name = "net.v2", .version_files = onnx_files, .version_file_count = 2 },
       "name: \"net.v2\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 "
-      "} } instance_group { name: \"net.v2_0\" count: 1 kind: KIND_CPU } "
+      "} } instance_group { name: \"net.v2\" count: 1 kind: KIND_CPU } "
       "default_model_filename: \"model.onnx\" backend: \"onnxruntime\"" },
     { "",
       { .directory_name = "net.python", .version_files = onnx_files, .version_file_count = 2 },
       "name: \"net.python\" version_policy { latest { num_versions: 1 } } instance_group { name: "
-      "\"net.python_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
+      "\"net.python\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
       "\"python\"" },
     { "",
       { .directory_name = "net.own" },
       "name: \"net.own\" version_policy { latest { num_versions: 1 } } instance_group { name: "
-      "\"net.own_0\" count: 1 kind: KIND_CPU } backend: \"own\"" },
+      "\"net.own\" count: 1 kind: KIND_CPU } backend: \"own\"" },
     { "",
       { .directory_name = "net.python" },
       "name: \"net.python\" version_policy { latest { num_versions: 1 } } instance_group { name: "
-      "\"net.python_0\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
+      "\"net.python\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
       "\"python\"" },
     { "name: 'm' backend: 'b' max_batch_size: 8 dynamic_batching {} instance_group [{count: 2}, "
       "{name: 'g' kind: KIND_GPU}, {gpus: [0, 5]}, {gpus: 1}, {kind: KIND_MODEL count: -1}]",
@@ -463,7 +463,7 @@ static void test_finished(void **state)
         "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 } } "
         "max_batch_size: 4 input { name: \"a\" data_type: TYPE_STRING dims: -1 dims: 3 } input { name: "
         "\"b\" data_type: 14 dims: 1 reshape { } } output { name: \"o\" data_type: TYPE_FP32 dims: 2 "
-        "label_filename: \"l.txt\" } instance_group { name: \"m_0\" count: 1 kind: KIND_CPU } "
+        "label_filename: \"l.txt\" } instance_group { name: \"m\" count: 1 kind: KIND_CPU } "
         "default_model_filename: \"model.onnx\" dynamic_batching { preferred_batch_size: 4 }");
     bytes_fini(&b);
     arena_fini(&a);

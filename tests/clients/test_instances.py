@@ -1,0 +1,222 @@
+"""Instances of models as the operating system sees them: names, priorities and processors of their threads."""
+import collections
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from server import (Server, add_model, config, executable, identity, json_input, onnx_models,
+                    pairs, parameter, run, tensor, wait_for)
+
+NICE = os.nice(0)  # of this process and its servers
+PROCESSORS = sorted(os.sched_getaffinity(0))
+two_processors = pytest.mark.skipif(len(PROCESSORS) < 2, reason="needs two processors")
+ENGINE_THREADS = 3
+
+Thread = collections.namedtuple("Thread", "nice processors")
+
+
+def threads(server):
+    """{name of a thread: [Thread]} of a server. An engine's threads have the name of the one that made
+    them."""
+    found = collections.defaultdict(list)
+    for task in pathlib.Path(f"/proc/{server.process.pid}/task").iterdir():
+        try:
+            name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+            status = (task / "status").read_text()
+        except FileNotFoundError:
+            continue  # it has ended meanwhile
+        processors = status.partition("Cpus_allowed_list:")[2].split()[0]
+        found[name].append(Thread(int(rest.split()[16]), processors))
+    return found
+
+
+def onnx(extra):
+    return config("onnxruntime", *pairs("FP32", [4]),
+                  extra=extra + parameter("intra_op_thread_count", ENGINE_THREADS))
+
+
+def add_onnx(repository, name, extra=""):
+    return add_model(repository, name, onnx(extra), onnx=onnx_models.identity("FP32", [4]))
+
+
+def check_answer(server, model):
+    answer = server.infer(model, {"inputs": [json_input("INPUT0", "FP32", [4], [1, 2, 3, 4])]})
+    assert answer.status == 200, answer
+    assert answer.json()["outputs"][0]["data"] == [1, 2, 3, 4]
+
+
+# ---- Priorities ----
+
+NICES = {"most": ("optimization { priority: PRIORITY_MAX }", 0),
+         "least": ("optimization { priority: PRIORITY_MIN }", 19),
+         "named": ("optimization { priority: PRIORITY_DEFAULT }", 5),
+         "other": ("optimization { graph { level: 1 } }", 5),
+         "none": ("", 5)}
+
+
+@pytest.mark.skipif(NICE > 0 and os.geteuid() != 0, reason="may not lower nice values")
+def test_priorities(tmp_path):
+    """The thread of an instance and those that its engine makes have the nice value of the model."""
+    for name, (extra, _) in NICES.items():
+        add_onnx(tmp_path, name, extra)
+    with Server(tmp_path) as server:
+        found = threads(server)
+        for name, (_, nice) in NICES.items():
+            mine = found[f"run:{name}_0_cpu"[:15]]
+            assert [thread.nice for thread in mine] == [nice] * ENGINE_THREADS, (name, found)
+            check_answer(server, name)
+            server.wait_log(f"Starting runner thread 0 at nice {nice}... model={name} version=1")
+            server.wait_log(f"Creating instance {name}_0_cpu on CPU using model.onnx model={name} "
+                            "version=1")
+        assert {thread.nice for thread in found["loop:0"]} == {NICE}
+        # A GPU backend takes the priority of its streams from the configuration.
+        shown = server.get("/v2/models/least/config").json()
+        assert shown["optimization"]["priority"] == "PRIORITY_MIN"
+        shown = server.get("/v2/models/other/config").json()
+        assert shown["optimization"]["priority"] == "PRIORITY_DEFAULT"
+
+
+def without_privileges(*program):
+    """The program, unable to lower nice values. None: cannot be had here."""
+    if os.geteuid() != 0:
+        return [*program]
+    drop = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"]
+    if not shutil.which("setpriv") or subprocess.run([*drop, "true"]).returncode != 0:
+        return None
+    return [*drop, *program]
+
+
+def test_refused_priority(tmp_path):
+    """A server at nice 10 cannot give its models less; it says so once and serves them."""
+    program = without_privileges("nice", "-n", str(max(0, 10 - NICE)), executable())
+    if not program:
+        pytest.skip("setpriv cannot take CAP_SYS_NICE away here")
+    for name in ("most", "least", "none"):
+        add_onnx(tmp_path, name, NICES[name][0])
+    with Server(tmp_path, program=program) as server:
+        found = threads(server)
+        for name, nice in {"most": 10, "least": 19, "none": 10}.items():
+            assert {thread.nice for thread in found[f"run:{name}_0_cpu"]} == {nice}, found
+            server.wait_log(f"Starting runner thread 0 at nice {nice}... model={name} ")
+            check_answer(server, name)
+        refused = [line for line in server.stderr_lines if "cannot run a model at nice" in line]
+        assert len(refused) == 1 and "it stays at 10" in refused[0], refused
+
+
+# ---- Names ----
+
+def describing(extra=""):
+    """A model whose backend logs what it is told of its instances."""
+    return config("bad", *pairs("INT32", [4]), extra=parameter("mode", "describe") + extra)
+
+
+@pytest.fixture
+def backends(tmp_path):
+    """A folder with the backends under test and tests/backends/bad."""
+    ours = pathlib.Path(executable()).parent / "backends"
+    folder = tmp_path / "backends"
+    folder.mkdir()
+    for name in ("identity", "onnxruntime"):
+        (folder / name).symlink_to(ours / name)
+    (folder / "bad").mkdir()
+    (folder / "bad" / "libtriton_bad.so").symlink_to(
+        pathlib.Path(executable()).parent / "tests/backends/bad/libtriton_bad.so")
+    return f"--backend-directory={folder}"
+
+
+def described(server):
+    return sorted(line.partition("bad describe: ")[2] for line in server.stderr_lines
+                  if "bad describe: " in line)
+
+
+def test_names(tmp_path, backends):
+    models = tmp_path / "models"
+    add_model(models, "plain", describing())
+    add_model(models, "groups", describing(
+        "instance_group [ { count: 2 }, { name: 'own' count: 2 kind: KIND_MODEL }, { } ]"))
+    with Server(models, backends) as server:
+        assert described(server) == [
+            'groups_0_0_cpu CPU 0 {"cpu":{}}', 'groups_0_1_cpu CPU 0 {"cpu":{}}',
+            'groups_2_0_cpu CPU 0 {"cpu":{}}', 'own_0_model MODEL 0 {"model":{}}',
+            'own_1_model MODEL 0 {"model":{}}', 'plain_0_cpu CPU 0 {"cpu":{}}']
+        groups = server.get("/v2/models/plain/config").json()["instance_group"]
+        assert [(g["name"], g["count"], g["kind"]) for g in groups] == [("plain", 1, "KIND_CPU")]
+
+
+def test_preferred_group(tmp_path, backends):
+    """A backend's preference fills in what the configuration does not say, and is shown."""
+    models = tmp_path / "models"
+    add_model(models, "plain", describing())
+    add_model(models, "given", describing("instance_group { name: 'own' }"))
+    with Server(models, backends, "--backend-config=bad,prefers=model") as server:
+        assert described(server) == ['own_0_cpu CPU 0 {"cpu":{}}'] + [
+            f'plain_{i}_model MODEL 0 {{"model":{{}}}}' for i in range(3)]
+        groups = server.get("/v2/models/plain/config").json()["instance_group"]
+        assert [(g["name"], g["count"], g["kind"]) for g in groups] == [("plain", 3, "KIND_MODEL")]
+
+
+# ---- Host policies ----
+
+@two_processors
+def test_host_policies(tmp_path, backends):
+    """Threads of instances and engines run where the policy says, all others where they did."""
+    first, last = PROCESSORS[0], PROCESSORS[-1]
+    models = tmp_path / "models"
+    add_onnx(models, "left")
+    add_onnx(models, "right", "instance_group { host_policy: 'mine' }")
+    add_onnx(models, "free", "instance_group { host_policy: 'nothing' }")
+    add_onnx(models, "node", "instance_group { kind: KIND_MODEL }")
+    add_model(models, "told", describing("instance_group { host_policy: 'mine' }"))
+    with Server(models, backends, f"--host-policy=cpu,cpu-cores={first}",
+                f"--host-policy=mine,cpu-cores={last}", "--host-policy=mine,numa-node=0",
+                "--host-policy=model,numa-node=0") as server:
+        found = threads(server)
+        everywhere = found["trtserver"][0].processors
+        for name, processors in {"left_0_cpu": first, "right_0_0_cpu": last,
+                                 "free_0_0_cpu": everywhere, "node_0_0_model": everywhere}.items():
+            mine = [thread.processors for thread in found[f"run:{name}"[:15]]]
+            assert mine == [str(processors)] * ENGINE_THREADS, (name, found)
+        assert found["loop:0"][0].processors == everywhere
+        assert described(server) == [
+            f'told_0_0_cpu CPU 0 {{"mine":{{"cpu-cores":"{last}","numa-node":"0"}}}}']
+        server.wait_log(f"model=right version=1 cores={last} node=0")
+        for name in ("left", "right", "free", "node"):
+            check_answer(server, name)
+
+
+@two_processors
+def test_host_policy_within_the_allowed(tmp_path):
+    """Processors that the server may not use are left out, and named."""
+    first, last = PROCESSORS[0], PROCESSORS[-1]
+    add_onnx(tmp_path, "m")
+    program = ["taskset", "-c", str(first), executable()]
+    if not shutil.which("taskset"):
+        pytest.skip("no taskset")
+    with Server(tmp_path, f"--host-policy=cpu,cpu-cores={first},{last}", program=program) as server:
+        assert {thread.processors for thread in threads(server)["run:m_0_cpu"]} == {str(first)}
+        server.wait_log(f"left out processors={last}, which this process may not use "
+                        f"allowed={first}")
+        assert set(threads(server)) >= {"loop:0"} and "loop:1" not in threads(server)
+
+
+REFUSED = {
+    "mine,cpu-cores=70000": "'70000' at byte 0 is no list of processors",
+    "mine,cpu-cores=8000-8001": "this machine has no processor 8000-8001",
+    "mine,cpu-cores=": "expected at least one processor",
+    "mine,numa-node=900": "this machine has no such node",
+    "mine,cores=1": "unknown setting 'cores' (expected cpu-cores or numa-node)",
+    "mine": "expected NAME,KEY=VALUE",
+    ",cpu-cores=0": "expected NAME,KEY=VALUE",
+}
+
+
+@pytest.mark.parametrize("value", REFUSED)
+def test_refused_host_policy(tmp_path, value):
+    status, _, err = run(f"--model-store={tmp_path}", f"--host-policy={value}", "--http-port=0",
+                         "--grpc-port=0")
+    assert status == 1
+    assert REFUSED[value] in err and f"--host-policy={value}" in err, err
