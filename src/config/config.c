@@ -140,6 +140,25 @@ tis_error *config_builder_copy(const struct config_builder *b, struct config_bui
     return copy_message(b->message, ret_builder);
 }
 
+void config_append_differences(struct bytes *out, const struct config_builder *a,
+                               const struct config_builder *b)
+{
+    const ProtobufCMessageDescriptor *desc = a->message->base.descriptor;
+    size_t begin = out->len;
+    for (unsigned i = 0; i < desc->n_fields; i++) {
+        struct bytes left = { 0 }, right = { 0 };
+        text_append_field(&left, &a->message->base, &desc->fields[i]);
+        text_append_field(&right, &b->message->base, &desc->fields[i]);
+        bool differ =
+            left.len != right.len || memcmp(bytes_str(&left), bytes_str(&right), left.len) != 0;
+        if (differ)
+            bytes_printf(out, "%s%s", out->len > begin ? ", " : "", desc->fields[i].name);
+        out->failed |= left.failed || right.failed;
+        bytes_fini(&left);
+        bytes_fini(&right);
+    }
+}
+
 tis_error *config_update(const struct model_config *c, const char *json, size_t len,
                          struct config_builder **ret_builder)
 {

@@ -125,6 +125,10 @@ MUST_USE tis_error *config_builder_copy(const struct config_builder *b,
 MUST_USE tis_error *config_update(const struct model_config *c, const char *json, size_t len,
                                   struct config_builder **ret_builder);
 
+/* Appends the names of the fields in which the two differ, with ", " between them. */
+void config_append_differences(struct bytes *out, const struct config_builder *a,
+                               const struct config_builder *b);
+
 /* NULL is accepted. */
 void config_builder_destroy(struct config_builder *b);
 

@@ -72,12 +72,11 @@ static bool is_given(const char *text)
     return text && *text;
 }
 
-static tis_error *read_file(const char *name, const char *path, bool auto_complete, bool *ret_found,
+static tis_error *read_file(const char *name, bool auto_complete, struct configure_source *source,
                             struct config_builder **ret_builder)
 {
-    char *text = NULL;
-    size_t len = 0;
-    tis_error *err = local_read_file(path, CONFIG_TEXT_BYTES_MAX, &text, &len);
+    const char *path = source->path;
+    tis_error *err = local_read_file(path, CONFIG_TEXT_BYTES_MAX, &source->text, &source->text_len);
     bool missing = err && error_code(err) == TRITONSERVER_ERROR_NOT_FOUND;
     if (missing) {
         error_free(err);
@@ -89,10 +88,11 @@ static tis_error *read_file(const char *name, const char *path, bool auto_comple
                               "--disable-auto-complete-config)",
                               name, path);
     } else if (!err) {
-        err = config_parse_text(text, len, path, ret_builder);
+        err = config_parse_text(source->text, source->text_len, path, ret_builder);
     }
-    *ret_found = !missing;
-    free(text);
+    source->has_file = !missing;
+    if (missing)
+        source->text = strdup("");
     return err;
 }
 
@@ -129,6 +129,11 @@ static tis_error *complete(const char *name, const char *directory, bool auto_co
     return err;
 }
 
+void model_config_path(const char *directory, struct bytes *out)
+{
+    bytes_printf(out, "%s/config.pbtxt", directory);
+}
+
 tis_error *model_configure(const char *name, const char *directory, bool auto_complete,
                            struct configure_source *source, struct model_config **ret_config)
 {
@@ -137,11 +142,10 @@ tis_error *model_configure(const char *name, const char *directory, bool auto_co
     struct config_builder *builder = NULL;
     struct model_config *config = NULL;
 
-    bytes_printf(&path, "%s/config.pbtxt", directory);
+    model_config_path(directory, &path);
     found.path = bytes_steal(&path);
-    tis_error *err = found.path
-                         ? read_file(name, found.path, auto_complete, &found.has_file, &builder)
-                         : error_no_memory();
+    tis_error *err =
+        found.path ? read_file(name, auto_complete, &found, &builder) : error_no_memory();
     if (!err && source)
         err = config_builder_copy(builder, &found.raw);
     if (!err)
@@ -169,6 +173,7 @@ void configure_source_fini(struct configure_source *source)
 {
     config_builder_destroy(source->raw);
     free(source->path);
+    free(source->text);
     *source = (struct configure_source){ 0 };
 }
 

@@ -9,13 +9,16 @@
 #ifndef TIS_MODEL_CONFIGURE_H
 #define TIS_MODEL_CONFIGURE_H
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "config/config.h"
 
 /* Where the parts of a configuration came from, for whoever wants to show it. */
 struct configure_source {
-    char *path;                 /* of config.pbtxt */
-    bool has_file;              /* there is one */
+    char *path;    /* of config.pbtxt */
+    bool has_file; /* there is one */
+    char *text;    /* its text, text_len bytes; "" when there is none */
+    size_t text_len;
     struct config_builder *raw; /* as in the file; empty when there is none */
 };
 
@@ -27,6 +30,9 @@ struct configure_source {
 MUST_USE tis_error *model_configure(const char *name, const char *directory, bool auto_complete,
                                     struct configure_source *source,
                                     struct model_config **ret_config);
+
+/* Appends the path of the model's config.pbtxt. */
+void model_config_path(const char *directory, struct bytes *out);
 
 void configure_source_fini(struct configure_source *source);
 

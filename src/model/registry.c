@@ -5,54 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Without memory the element is left out (hh.tbl is NULL then), instead of ending the process. */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/pool.h"
 #include "infer/reason.h"
 #include "model/configure.h"
 #include "model/labels.h"
+#include "model/registry_internal.h"
 #include "model/validate.h"
 #include "repository/local.h"
-
-struct model_version {
-    int64_t number;
-    enum version_state state;
-    char *reason;
-    struct tis_version *loaded; /* the registry's reference; NULL unless READY */
-    uint64_t load_ns;           /* what loading took; 0 unless READY */
-};
-
-struct model {
-    UT_hash_handle hh;
-    /* set at creation, then constant */
-    char *name;
-    char *directory;
-    /* under the registry's lock */
-    char *reason; /* why there is no configuration; NULL when there is one */
-    struct model_config *config;
-    struct model_version *versions; /* ascending by number */
-    uint32_t version_count;
-};
-
-struct registry {
-    /* set at creation, then constant */
-    struct registry_options options;
-    struct pool *loader;
-    /* under lock */
-    struct lock lock;
-    struct cond changed;
-    struct model *models; /* hash by name */
-    uint32_t loads_open;  /* jobs that must end before loading has finished */
-    uint32_t live;        /* versions created and not yet destroyed */
-    bool loaded;
-    /* atomic, set under lock */
-    _Atomic bool stopping;
-};
 
 struct config_job {
     struct pool_job job;
@@ -100,6 +61,7 @@ static void model_destroy(struct model *m)
     }
     free(m->versions);
     config_unref(m->config);
+    free(m->config_text);
     free(m->reason);
     free(m->directory);
     free(m->name);
@@ -114,6 +76,7 @@ tis_error *registry_create(const struct registry_options *options, struct regist
     r->options = *options;
     lock_init(&r->lock, LOCK_REGISTRY);
     cond_init(&r->changed);
+    watch_init(r);
     tis_error *err = pool_create("loader", options->load_thread_count, &r->loader);
     if (err) {
         registry_destroy(r);
@@ -151,6 +114,8 @@ static void load_ended(struct registry *r)
         r->loaded = true;
     cond_broadcast(&r->changed);
     lock_release(&r->lock);
+    if (last)
+        watch_arm(r);
     if (last && r->options.on_loaded)
         r->options.on_loaded(r->options.on_loaded_arg);
 }
@@ -345,12 +310,21 @@ static void config_run(struct pool_job *job)
     struct config_job *c = CONTAINER_OF(job, struct config_job, job);
     struct registry *r = c->registry;
     struct model *m = c->model;
+    struct configure_source source = { 0 };
     struct model_config *config = NULL;
+    struct bytes path = { 0 };
     int64_t *versions = NULL;
     size_t count = 0;
 
+    model_config_path(m->directory, &path);
+    m->config_stamp = local_stamp(bytes_str(&path)); /* before it is read: a later one is seen */
+    bytes_fini(&path);
     tis_error *err =
-        model_configure(m->name, m->directory, r->options.auto_complete_config, NULL, &config);
+        model_configure(m->name, m->directory, r->options.auto_complete_config, &source, &config);
+    m->config_text = source.text;
+    m->config_text_len = source.text_len;
+    source.text = NULL;
+    configure_source_fini(&source);
     if (!err)
         err = model_choose_versions(m->directory, config, &versions, &count);
     if (!err)
@@ -476,6 +450,9 @@ bool registry_stop(struct registry *r, uint64_t deadline_ns)
 {
     lock_take(&r->lock);
     r->stopping = true;
+    lock_release(&r->lock);
+    watch_stop(r);
+    lock_take(&r->lock);
     for (;;) {
         /* Dropping a reference may end in pool_post() and takes other locks: not under ours. */
         struct model *m;

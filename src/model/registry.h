@@ -42,6 +42,7 @@ struct registry_options {
     const struct host_policies *host_policies; /* NULL: none */
     struct tis_server *server;
     uint32_t load_thread_count;
+    uint64_t poll_ns; /* between looks at the models' config.pbtxt; 0: none */
     bool auto_complete_config;
     bool strict_readiness;
     /* Every model that was found has finished loading, well or badly. A loading thread. */

@@ -210,3 +210,15 @@ tis_error *local_read_file(const char *path, size_t bytes_max, char **ret_text, 
     close(fd);
     return err;
 }
+
+struct file_stamp local_stamp(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return (struct file_stamp){ 0 };
+    return (struct file_stamp){
+        .modified_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec,
+        .bytes = (uint64_t)st.st_size,
+        .inode = st.st_ino,
+    };
+}

@@ -34,4 +34,13 @@ MUST_USE tis_error *local_list_versions(const char *model_directory, int64_t **r
 MUST_USE tis_error *local_read_file(const char *path, size_t bytes_max, char **ret_text,
                                     size_t *ret_len);
 
+/* What changes when a file is written or replaced; all zeros when there is none. */
+struct file_stamp {
+    int64_t modified_ns; /* since 1970, by the clock of the file system */
+    uint64_t bytes;
+    uint64_t inode;
+};
+
+struct file_stamp local_stamp(const char *path);
+
 #endif

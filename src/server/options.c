@@ -84,6 +84,15 @@ static const struct option_spec specs[] = {
     BOOL(
         "exit-on-error", exit_on_error, "true",
         "Exit with status 1 when a model fails to load at start, after naming every one that did."),
+    TEXT(
+        "model-control-mode", model_control_mode, "poll", "none|poll",
+        "none: models stay as they were found at start. poll: their config.pbtxt files are looked at "
+        "again while the server runs; a change of instance_group alone takes effect at once, others "
+        "at the next start."),
+    BOOL("allow-poll-model-repository", allow_poll_model_repository, "true",
+         "The same: false is --model-control-mode=none."),
+    NUMBER("repository-poll-secs", repository_poll_secs, "15", 0, 31536000, "SECS",
+           "Time between two looks; 0: none."),
     NUMBER("model-load-thread-count", model_load_thread_count, "4", 1, 256, "N",
            "Models that may load at the same time."),
 
@@ -476,6 +485,11 @@ static tis_error *check_together(const struct options *o)
         return INVALID(
             "--grpc-infer-response-compression-level=%s: expected none, low, medium or high",
             o->grpc_infer_response_compression_level);
+    if (strcmp(o->model_control_mode, "explicit") == 0)
+        return INVALID("--model-control-mode=explicit: this release loads all models at start "
+                       "(expected none or poll)");
+    if (strcmp(o->model_control_mode, "none") != 0 && strcmp(o->model_control_mode, "poll") != 0)
+        return INVALID("--model-control-mode=%s: expected none or poll", o->model_control_mode);
     if (o->help || o->version || o->print_model_config)
         return NULL;
     if (o->repository_count == 0)

@@ -37,6 +37,9 @@ struct options {
     const char *id; /* NULL: each protocol's default */
     const char **repositories;
     uint64_t repository_count;
+    const char *model_control_mode;
+    bool allow_poll_model_repository;
+    uint64_t repository_poll_secs;
     bool strict_model_config;
     bool disable_auto_complete_config;
     bool strict_readiness;

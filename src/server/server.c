@@ -253,6 +253,7 @@ static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg)
 {
     const struct options *o = s->options;
     bool complete = !o->strict_model_config && !o->disable_auto_complete_config;
+    bool is_polling = o->allow_poll_model_repository && strcmp(o->model_control_mode, "poll") == 0;
     tis_error *err = backends_create(
         &(struct backends_options){
             .directory = s->backend_directory,
@@ -279,6 +280,7 @@ static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg)
             .load_thread_count = (uint32_t)o->model_load_thread_count,
             .auto_complete_config = complete,
             .strict_readiness = o->strict_readiness,
+            .poll_ns = is_polling ? o->repository_poll_secs * NS_PER_SEC : 0,
             .on_loaded = on_loaded,
             .on_loaded_arg = arg,
         },

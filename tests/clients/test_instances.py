@@ -4,12 +4,13 @@ import os
 import pathlib
 import shutil
 import subprocess
+import threading
 import time
 
 import pytest
 
 from server import (Server, add_model, config, executable, identity, json_input, onnx_models,
-                    pairs, parameter, run, tensor, wait_for)
+                    pairs, parameter, run, wait_for)
 
 NICE = os.nice(0)  # of this process and its servers
 PROCESSORS = sorted(os.sched_getaffinity(0))
@@ -220,3 +221,183 @@ def test_refused_host_policy(tmp_path, value):
                          "--grpc-port=0")
     assert status == 1
     assert REFUSED[value] in err and f"--host-policy={value}" in err, err
+
+
+# ---- Changes while the server runs ----
+
+POLL = "--repository-poll-secs=1"
+SLOW = dict(datatype="INT32", dims=(4,), delay_ms=2)
+
+
+def group(count, name="g", extra=""):
+    return f"instance_group {{ name: '{name}' count: {count} kind: KIND_CPU {extra} }}"
+
+
+def write(repository, name, text):
+    """Replaces a configuration as an editor does, written some time ago: it need not settle."""
+    path = pathlib.Path(repository) / name / "config.pbtxt"
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    os.utime(new, (time.time() - 60 + write.count, ) * 2)  # never the same time twice
+    write.count += 1
+    new.rename(path)
+
+
+write.count = 0
+
+
+def shown_groups(server, name):
+    groups = server.get(f"/v2/models/{name}/config").json()["instance_group"]
+    return [(g["name"], g["count"]) for g in groups]
+
+
+def instance_threads(server, prefix):
+    return sum(len(found) for name, found in threads(server).items()
+               if name.startswith(f"run:{prefix}"))
+
+
+class Load:
+    """Clients that ask all the time; what they were answered is counted and failures are kept."""
+
+    def __init__(self, server, model, count=4):
+        self.server, self.model = server, model
+        self.stopped = threading.Event()
+        self.failures, self.answered = [], 0
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.run) for _ in range(count)]
+
+    def run(self):
+        body = {"inputs": [json_input("INPUT0", "INT32", [4], [1, 2, 3, 4])]}
+        while not self.stopped.is_set():
+            try:
+                answer = self.server.infer(self.model, body)
+                ok = answer.status == 200 and answer.json()["outputs"][0]["data"] == [1, 2, 3, 4]
+            except OSError as error:
+                answer, ok = error, False
+            with self.lock:
+                self.answered += 1
+                if not ok:
+                    self.failures.append(answer)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+    def wait_answers(self, count=5):
+        before = self.answered
+        wait_for("answers with these instances",
+                 lambda: self.answered >= before + count or self.failures)
+        assert not self.failures
+
+
+def follow_counts(server, repository, counts):
+    """The number of instances follows the file under load; nothing fails and nothing is forgotten."""
+    with Load(server, "slow") as load:
+        for count in counts:
+            write(repository, "slow", identity(**SLOW, extra=group(count)))
+            wait_for(f"{count} instances",
+                     lambda count=count: shown_groups(server, "slow") == [("g", count)]
+                     and instance_threads(server, "g_") == count, 30)
+            load.wait_answers()
+    statistics = server.statistics("slow")
+    assert statistics["inference_count"] == load.answered
+    assert statistics["inference_stats"]["success"]["count"] == load.answered
+    assert statistics["inference_stats"]["fail"]["count"] == 0
+
+
+def test_counts_follow_the_file(tmp_path):
+    add_model(tmp_path, "slow", identity(**SLOW, extra=group(2)))
+    with Server(tmp_path, POLL) as server:
+        follow_counts(server, tmp_path, [4, 1, 3, 2])
+        assert len([line for line in server.stderr_lines if "instances changed model=slow" in line]) == 4
+        # Loaded once, at start.
+        assert len([line for line in server.stderr_lines
+                    if "model state model=slow version=1 from=LOADING" in line]) == 1
+
+
+def test_changes_under_thread_sanitizer(tmp_path):
+    program = os.environ.get("TIS_TSAN_SERVER")
+    if not program:
+        pytest.skip("TIS_TSAN_SERVER names no server; scripts/test builds one")
+    prefix = ["setarch", "-R"]
+    if not shutil.which("setarch") or subprocess.run([*prefix, "true"]).returncode != 0:
+        prefix = []
+    add_model(tmp_path, "slow", identity(**SLOW, extra=group(2)))
+    with Server(tmp_path, POLL, program=[*prefix, program],
+                env={"TSAN_OPTIONS": "exitcode=66:second_deadlock_stack=1"}) as server:
+        follow_counts(server, tmp_path, [4, 1, 3])
+
+
+def test_groups_and_versions_follow(tmp_path):
+    """Groups come and go in all versions; both protocols show them; what is the same stays."""
+    every = "version_policy { all { } } "
+    add_model(tmp_path, "m", identity("INT32", (4,), extra=every + group(1, "a")), versions=(1, 2))
+    with Server(tmp_path, POLL) as server:
+        stays = {task.name for task in pathlib.Path(f"/proc/{server.process.pid}/task").iterdir()
+                 if (task / "comm").read_text().startswith("run:a_0")}
+        write(tmp_path, "m", identity("INT32", (4,), extra=every + group(1, "a") + group(2, "b")))
+        for version in (1, 2):
+            wait_for("the new group", lambda version=version: [
+                g["name"] for g in server.get(f"/v2/models/m/versions/{version}/config").json()[
+                    "instance_group"]] == ["a", "b"])
+        assert instance_threads(server, "a_") == 2 and instance_threads(server, "b_") == 4
+        assert all(pathlib.Path(f"/proc/{server.process.pid}/task/{t}").exists() for t in stays)
+        status = server.get("/api/status/m?format=text").body.decode()
+        assert status.count("instance_group") == 2 and 'name: "b"' in status
+        # No group at all: the one of a model that names none.
+        write(tmp_path, "m", identity("INT32", (4,), extra=every))
+        wait_for("the default", lambda: shown_groups(server, "m") == [("m", 1)]
+                 and instance_threads(server, "m_0_cpu") == 2)
+        assert instance_threads(server, "a_") == instance_threads(server, "b_") == 0
+
+
+def test_what_does_not_follow(tmp_path, backends):
+    """Other changes and broken files are logged once and change nothing; later ones are seen."""
+    models = tmp_path / "models"
+    ok = config("bad", *pairs("INT32", [4]), extra=parameter("mode", "ok"))
+    add_model(models, "m", ok + group(1))
+    with Server(models, backends, POLL, "--backend-config=bad,fails_from=3") as server:
+        def logged(text):
+            return [line for line in server.stderr_lines if text in line]
+
+        write(models, "m", ok.replace("max_batch_size: 0", "max_batch_size: 8") + group(4))
+        server.wait_log('config.pbtxt changed model=m fields="max_batch_size, instance_group": takes '
+                        "effect at the next start")
+        write(models, "m", ok + "instance_group {")
+        server.wait_log("config.pbtxt changed model=m, keeping the configuration in use error=")
+        write(models, "m", ok + group(9, extra="gpus: 5"))
+        server.wait_log("instances not changed model=m version=1, keeping those it has error=")
+        write(models, "m", ok + group(5))  # more than the backend will initialise
+        wait_for("the refusal", lambda: logged("there are enough instances"))
+        assert shown_groups(server, "m") == [("g", 1)] and instance_threads(server, "g_") == 1
+        write(models, "m", "# the same\n" + ok + group(1))
+        write(models, "m", ok + group(1) + " ")
+        assert not logged("instances changed")
+        assert len(logged("takes effect at the next start")) == 1
+        assert len(logged("keeping the configuration in use")) == 1
+        assert len(logged("keeping those it has")) == 2
+
+
+@pytest.mark.parametrize("flag", ["--repository-poll-secs=0", "--model-control-mode=none",
+                                  "--allow-poll-model-repository=false"])
+def test_nothing_follows_when_told(tmp_path, flag):
+    """With another server that does follow, so that the wait is for an event."""
+    add_model(tmp_path, "m", identity("INT32", (4,), extra=group(1)))
+    with Server(tmp_path, flag, *([] if "secs" in flag else [POLL])) as still, \
+            Server(tmp_path, POLL) as follows:
+        write(tmp_path, "m", identity("INT32", (4,), extra=group(2)))
+        wait_for("the change", lambda: shown_groups(follows, "m") == [("g", 2)])
+        write(tmp_path, "m", identity("INT32", (4,), extra=group(3)))
+        wait_for("the second change", lambda: shown_groups(follows, "m") == [("g", 3)])
+        assert shown_groups(still, "m") == [("g", 1)]
+
+
+def test_explicit_mode_is_refused(tmp_path):
+    status, _, err = run(f"--model-store={tmp_path}", "--model-control-mode=explicit")
+    assert status == 1 and "expected none or poll" in err
