@@ -41,6 +41,11 @@ def models():
     m["ragged_square"] = (
         onnx_models.ragged_config("ragged_square", "INT32", "[ -1, -1 ]", batching(4)),
         onnx_models.ragged("INT32"))
+    m["twins"] = (
+        onnx_models.ragged_config("twins", "INT32", extra="""
+dynamic_batching { max_queue_delay_microseconds: 2000 }
+instance_group { kind: KIND_CPU count: 2 }
+"""), onnx_models.ragged("INT32"))
     m["lookup"] = (f"""backend: "onnxruntime"
 max_batch_size: 8
 input {{ name: "INPUT0" data_type: TYPE_INT64 dims: [ 2 ] }}
@@ -217,6 +222,17 @@ def test_statistics_count_requests_and_rows(server, protocol):
     assert grown == {"inference_count": 4, "execution_count": 1}
     assert after["inference_stats"]["success"]["count"] - \
         before["inference_stats"]["success"]["count"] == 2
+
+
+def test_many_requests_on_two_instances(server, protocol):
+    calls = ragged_calls([(1 + i % 3, 1 + i * 7 % 50) for i in range(200)])
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(lambda call: infer(server, protocol, "twins", call), calls))
+    for call, got in zip(calls, results):
+        assert not isinstance(got, Exception), got
+        assert (got["OUTPUT0"] == call["INPUT0"] * 2).all()
+        assert (got["SEEN_ELEMENT_COUNT"] == call["INPUT0"].size).any(axis=1).all()
+        assert len(got["SEEN_INPUT0"][0]) == got["SEEN_ELEMENT_COUNT"][0].sum()
 
 
 # ---- Requests of like shapes ----
