@@ -189,8 +189,8 @@ static TRITONSERVER_Error *create_input(struct run *run, uint32_t index)
     OrtValue **value = &run->in->input_values[run->input_count];
     int64_t shape[RANK_MAX];
     uint32_t rank;
-    const void *data;
-    uint64_t byte_size;
+    const void *data = NULL;
+    uint64_t byte_size = 0;
     OrtStatus *status;
     TRITONSERVER_Error *err = find_shape(run, index, shape, &rank);
 

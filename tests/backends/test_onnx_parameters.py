@@ -49,6 +49,48 @@ def test_accepted(tmp_path):
             assert answer(server, name) == [1.0, 2.0, 3.0, 4.0], name
 
 
+# ---- Threads of the engine ----
+
+def threads_of(server):
+    """(nice value, processors) of each of the server's threads."""
+    found = []
+    for task in pathlib.Path(f"/proc/{server.process.pid}/task").iterdir():
+        nice = int((task / "stat").read_text().rpartition(")")[2].split()[16])
+        processors = next(line.split()[1] for line in (task / "status").read_text().splitlines()
+                          if line.startswith("Cpus_allowed_list:"))
+        found.append((nice, processors))
+    return found
+
+
+def test_threads_have_the_priority_of_their_instance(tmp_path):
+    """Two instances of three threads each: theirs, and two that the engine makes."""
+    add_one(tmp_path, "low", parameter("intra_op_thread_count", 3) +
+            "optimization { priority: PRIORITY_MIN } instance_group { kind: KIND_CPU count: 2 }")
+    with Server(tmp_path) as server:
+        assert answer(server, "low") == [1.0, 2.0, 3.0, 4.0]
+        assert [nice for nice, _ in threads_of(server)].count(19) == 6
+
+
+def test_threads_have_the_processors_of_their_instance(tmp_path):
+    one = min(os.sched_getaffinity(0))
+    add_one(tmp_path, "bound", parameter("intra_op_thread_count", 3) +
+            'instance_group { kind: KIND_CPU count: 1 host_policy: "narrow" }')
+    with Server(tmp_path, f"--host-policy=narrow,cpu-cores={one}-{one}") as server:
+        assert answer(server, "bound") == [1.0, 2.0, 3.0, 4.0]
+        bound = [processors for _, processors in threads_of(server)].count(str(one))
+        if len(os.sched_getaffinity(0)) > 1:
+            assert bound == 3
+
+
+def test_instances_without_threads_add_none(tmp_path):
+    add_one(tmp_path, "four", "instance_group { kind: KIND_CPU count: 4 }")
+    add_one(tmp_path, "three", "optimization { priority: PRIORITY_MIN } "
+                               "instance_group { kind: KIND_CPU count: 3 }")
+    with Server(tmp_path) as server:
+        assert answer(server, "four") == answer(server, "three") == [1.0, 2.0, 3.0, 4.0]
+        assert [nice for nice, _ in threads_of(server)].count(19) == 3
+
+
 # A wrong value is refused at load, with the parameter and what would be right.
 REFUSED = {
     "intra_word": (parameter("intra_op_thread_count", "many"), "intra_op_thread_count"),

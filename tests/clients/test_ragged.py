@@ -1,4 +1,4 @@
-"""Batches of requests of unlike shapes, through the onnxruntime backend.
+"""Batches of several requests in the onnxruntime and identity backends, ragged ones above all.
 
 Each case runs in this server and, with the same model, configuration and backend file, in NVIDIA's
 tritonserver (tests/clients/triton.py; skipped where that is missing), over HTTP and over gRPC. The
@@ -41,6 +41,21 @@ def models():
     m["ragged_square"] = (
         onnx_models.ragged_config("ragged_square", "INT32", "[ -1, -1 ]", batching(4)),
         onnx_models.ragged("INT32"))
+    m["twins"] = (
+        onnx_models.ragged_config("twins", "INT32", extra="""
+dynamic_batching { max_queue_delay_microseconds: 2000 }
+instance_group { kind: KIND_CPU count: 2 }
+"""), onnx_models.ragged("INT32"))
+    m["lookup"] = (f"""backend: "onnxruntime"
+max_batch_size: 8
+input {{ name: "INPUT0" data_type: TYPE_INT64 dims: [ 2 ] }}
+output {{ name: "OUTPUT0" data_type: TYPE_INT64 dims: [ 2 ] }}
+{batching(4)}""", onnx_models.lookup([None, 2]))
+    m["copies"] = (f"""backend: "identity"
+max_batch_size: 8
+input {{ name: "INPUT0" data_type: TYPE_STRING dims: [ -1 ] }}
+output {{ name: "OUTPUT0" data_type: TYPE_STRING dims: [ -1 ] }}
+{batching(6)}""", b"")
     m["padded"] = (f"""backend: "onnxruntime"
 max_batch_size: 8
 input {{ name: "IDS" data_type: TYPE_INT64 dims: [ -1 ] }}
@@ -84,11 +99,11 @@ def ours(repository):
 
 @pytest.fixture(scope="module")
 def peer(repository, tmp_path_factory):
-    reason = triton.missing("onnxruntime")
+    reason = triton.missing("identity", "onnxruntime")
     if reason:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("triton")
-    backends = triton.add_backends(folder / "backends", "onnxruntime")
+    backends = triton.add_backends(folder / "backends", "identity", "onnxruntime")
     with triton.Triton(repository, backends, folder, LIBRARY) as one:
         yield one
 
@@ -207,6 +222,41 @@ def test_statistics_count_requests_and_rows(server, protocol):
     assert grown == {"inference_count": 4, "execution_count": 1}
     assert after["inference_stats"]["success"]["count"] - \
         before["inference_stats"]["success"]["count"] == 2
+
+
+def test_many_requests_on_two_instances(server, protocol):
+    calls = ragged_calls([(1 + i % 3, 1 + i * 7 % 50) for i in range(200)])
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(lambda call: infer(server, protocol, "twins", call), calls))
+    for call, got in zip(calls, results):
+        assert not isinstance(got, Exception), got
+        assert (got["OUTPUT0"] == call["INPUT0"] * 2).all()
+        assert (got["SEEN_ELEMENT_COUNT"] == call["INPUT0"].size).any(axis=1).all()
+        assert len(got["SEEN_INPUT0"][0]) == got["SEEN_ELEMENT_COUNT"][0].sum()
+
+
+# ---- Requests of like shapes ----
+
+def test_request_that_breaks_the_run_fails_alone(server, protocol):
+    before = server.statistics("lookup")["inference_stats"]
+    calls = [{"INPUT0": np.array([[i, 99 if i == 2 else 1]], "i8")} for i in range(4)]
+    results, executions = infer_together(server, protocol, "lookup", [(c, None) for c in calls])
+    assert "model 'lookup': onnxruntime:" in str(results[2])
+    for i in (0, 1, 3):
+        assert (results[i]["OUTPUT0"] == [[i * i, 1]]).all()
+    assert executions == 3  # those that gave something: each request was run again alone
+    after = server.statistics("lookup")["inference_stats"]
+    assert [after[key]["count"] - before[key]["count"] for key in ("success", "fail")] == [3, 1]
+
+
+def test_rows_of_requests_add_up(server, protocol):
+    before = server.statistics("copies")["inference_count"]
+    calls = [{"INPUT0": np.array([[b"%d" % (10 * i + k)] for k in range(i)], np.object_)}
+             for i in (1, 2, 3)]
+    results, executions = infer_together(server, protocol, "copies", [(c, None) for c in calls])
+    for call, got in zip(calls, results):
+        assert (got["OUTPUT0"] == call["INPUT0"]).all()
+    assert executions == 1 and server.statistics("copies")["inference_count"] - before == 6
 
 
 # ---- Padded inputs: an extension of this server ----
