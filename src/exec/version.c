@@ -91,8 +91,6 @@ static tis_error *order_create(struct tis_version *v)
     return NULL;
 }
 
-static void alarm_ring(struct alarm *a, uint64_t now_ns);
-
 /* The environment variable TRTSERVER_DELAY_SCHEDULER of TRTIS, for tests: the instances take nothing until
  * that many requests wait, which makes batches independent of time. 0: it is not set. */
 static uint32_t requests_to_wait_for(const char *model_name)
@@ -163,7 +161,7 @@ tis_error *version_create(const struct tis_version_options *options,
     atomic_init(&v->refs, 1);
     lock_init(&v->lock, LOCK_VERSION);
     cond_init(&v->changed);
-    alarm_init(&v->alarm, options->alarms, alarm_ring);
+    alarm_init(&v->alarm, options->alarms, version_ring);
     v->alarm_ns = SCHEDULER_NEVER;
     v->held_until = requests_to_wait_for(options->model_name);
     statistics_init(&v->statistics);
@@ -237,6 +235,23 @@ static void first_response(struct sink *sink, const struct tis_response *respons
         statistics_add_first_response(&sink->version->statistics, clock_ns() - sink->start_ns);
 }
 
+/* Is there more than the runners that were woken will see to? Each takes as much as it can; then it, or
+ * the one that finds nothing, looks what is left. */
+static bool has_work_for_idle(struct tis_version *v)
+{
+    return v->idle && !version_is_held(v) &&
+           v->scheduler->waiting > (uint64_t)v->waking * v->scheduler->requests_max;
+}
+
+/* One that rings early looks again: cheaper than setting it for each batch. */
+static void ring_until(struct tis_version *v, uint64_t latest_ns)
+{
+    if (latest_ns >= v->alarm_ns)
+        return;
+    v->alarm_ns = latest_ns;
+    alarm_set(&v->alarm, latest_ns);
+}
+
 tis_error *version_submit(struct tis_version *v, struct tis_request **req)
 {
     struct sink *sink = (*req)->sink;
@@ -252,8 +267,7 @@ tis_error *version_submit(struct tis_version *v, struct tis_request **req)
     tis_error *err = v->scheduler->ops->put(v->scheduler, req, now_ns);
     if (err && v->order)
         order_leave(sink);
-    if (v->scheduler->expiry_ns < v->alarm_ns)
-        version_set_alarm(v);
+    ring_until(v, v->scheduler->expiry_ns);
     lock_release(&v->lock);
     if (err) { /* the caller may try elsewhere */
         sink->version = NULL;
@@ -274,12 +288,14 @@ struct tis_runner *version_take_idle(struct tis_version *v)
 {
     struct scheduler *s = v->scheduler;
     struct tis_runner *idle = v->idle;
-    /* Each that was woken will take as much as it can. */
-    if (!idle || version_is_held(v) || s->waiting <= (uint64_t)v->waking * s->requests_max)
+    if (!has_work_for_idle(v))
         return NULL;
     uint64_t now_ns = clock_ns();
-    if (s->ops->ready_ns(s, now_ns) > now_ns)
+    uint64_t ready_ns = s->ops->ready_ns(s, now_ns);
+    if (ready_ns > now_ns) {
+        ring_until(v, ready_ns);
         return NULL;
+    }
     v->idle = idle->idle_next;
     v->waking++;
     return idle;
@@ -288,25 +304,15 @@ struct tis_runner *version_take_idle(struct tis_version *v)
 void version_set_alarm(struct tis_version *v)
 {
     struct scheduler *s = v->scheduler;
-    uint64_t next_ns = s->expiry_ns;
-    if (v->idle && s->waiting > 0 && !version_is_held(v)) {
-        uint64_t ready_ns = s->ops->ready_ns(s, clock_ns());
-        if (ready_ns < next_ns)
-            next_ns = ready_ns;
-    }
-    /* One that rings early looks again: cheaper than setting it for each batch. */
-    if (next_ns >= v->alarm_ns)
-        return;
-    v->alarm_ns = next_ns;
-    alarm_set(&v->alarm, next_ns);
+    ring_until(v, s->expiry_ns);
+    if (has_work_for_idle(v))
+        ring_until(v, s->ops->ready_ns(s, clock_ns()));
 }
 
 void version_wake(struct tis_version *v)
 {
     lock_take(&v->lock);
     struct tis_runner *idle = version_take_idle(v);
-    if (!idle && v->idle)
-        version_set_alarm(v);
     lock_release(&v->lock);
     if (idle)
         park_wake(&idle->park);
@@ -332,14 +338,14 @@ static void expire(struct tis_version *v, uint64_t now_ns)
     }
 }
 
-static void alarm_ring(struct alarm *a, uint64_t now_ns)
+void version_ring(struct alarm *a, uint64_t now_ns)
 {
     struct tis_version *v = CONTAINER_OF(a, struct tis_version, alarm);
     expire(v, now_ns);
     lock_take(&v->lock);
     v->alarm_ns = SCHEDULER_NEVER;
     struct tis_runner *idle = version_take_idle(v);
-    version_set_alarm(v);
+    ring_until(v, v->scheduler->expiry_ns);
     lock_release(&v->lock);
     if (idle)
         park_wake(&idle->park);
@@ -350,7 +356,11 @@ void version_cancel(struct tis_version *v, struct tis_request *req)
     atomic_store(&req->sink->cancelled, true);
     lock_take(&v->lock);
     bool waiting = v->scheduler->ops->cancel(v->scheduler, req);
+    /* Without it the others may be a batch. */
+    struct tis_runner *idle = waiting ? version_take_idle(v) : NULL;
     lock_release(&v->lock);
+    if (idle)
+        park_wake(&idle->park);
     if (!waiting)
         return;
     count_failure(v, req, FAILURE_CANCELED);

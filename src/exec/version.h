@@ -108,8 +108,9 @@ struct tis_instance {
     /* under the version's lock */
     bool is_unused; /* open has become 0 */
     /* atomic */
-    _Atomic bool warming;  /* runs its warm-up, which no statistics count */
-    _Atomic uint32_t open; /* requests that it was given and that are not done, 1 more while it runs */
+    _Atomic bool warming; /* runs its warm-up, which no statistics count */
+    _Atomic uint32_t
+        open; /* requests that it was given and that are not done, 1 more while it runs */
     /* the backend's */
     void *state;
 };
@@ -153,10 +154,13 @@ void version_name_instance(struct tis_version *v, char *out, size_t out_bytes);
 /* For exec/runner, under v->lock. */
 /* Does TRTSERVER_DELAY_SCHEDULER still keep the instances from running anything? */
 bool version_is_held(struct tis_version *v);
-/* An idle runner to be woken because a batch is ready, no longer in the idle list; NULL: none. */
+/* An idle runner to be woken because a batch is ready, no longer in the idle list; NULL: none, and the
+ * alarm is set to when there will be one. */
 struct tis_runner *version_take_idle(struct tis_version *v);
 /* Sets the alarm to when the scheduler next has something to do that no put() brings about. */
 void version_set_alarm(struct tis_version *v);
+/* The alarm rings: time-outs act, and an idle runner is woken when a batch is ready. */
+void version_ring(struct alarm *a, uint64_t now_ns);
 
 /* Requests that wait for an instance. */
 uint32_t version_pending(struct tis_version *v);
