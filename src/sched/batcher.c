@@ -92,10 +92,20 @@ static bool gather(struct batcher *b, uint32_t size_max)
     }
 }
 
+/* Others were passed over often enough. That grew in take(), so nothing is gathered yet. */
+static void promote(struct batcher *b)
+{
+    assert(!b->gathered.first);
+    queue_promote_oldest(&b->queue);
+    b->passes = 0;
+}
+
 /* The number of gathered requests that shall run now. With 0, *ret_ready_ns says when some will. */
 static uint32_t decide(struct batcher *b, uint64_t now_ns, uint64_t *ret_ready_ns)
 {
     struct gathered *g = &b->gathered;
+    if (b->passes >= PASSES_MAX)
+        promote(b);
     bool may_grow = gather(b, b->preferred[b->preferred_count - 1]);
     *ret_ready_ns = SCHEDULER_NEVER;
     if (!g->first)
@@ -142,11 +152,6 @@ static uint32_t batcher_take(struct scheduler *s, uint32_t instance,
     struct batcher *b = batcher_of(s);
     uint64_t ready_ns;
     (void)instance;
-    if (b->passes >= PASSES_MAX) {
-        queue_promote_oldest(&b->queue);
-        gathered_reset(b);
-        b->passes = 0;
-    }
     uint32_t count = decide(b, now_ns, &ready_ns);
     if (count > max)
         count = max;
@@ -162,9 +167,7 @@ static uint32_t batcher_take(struct scheduler *s, uint32_t instance,
         ret_requests[i] = req;
         req = next;
     }
-    /* What was promoted or put back has waited longer than what it passes. */
-    if (last_list > 0)
-        b->passes = queue_has_behind(&b->queue, last_list) ? b->passes + 1 : 0;
+    b->passes = queue_has_behind(&b->queue, last_list) ? b->passes + 1 : 0;
     gathered_reset(b);
     note_change(b);
     return count;

@@ -9,9 +9,10 @@
  *     else all it gathered, when batches shall not be delayed;
  *     else nothing until the oldest has waited for the delay; from then on all, up to the largest batch.
  *
- * When lower priority levels, or delayed requests, were passed over PASSES_MAX times, the request that has
- * waited longest goes first: with n older ones waiting it runs after (n + 1) * (PASSES_MAX + 1) executions
- * at the latest.
+ * When PASSES_MAX executions in a row passed over lower priority levels, or delayed requests, the request
+ * that has waited longest goes first: with n older ones waiting it runs after (n + 1) * (PASSES_MAX + 1)
+ * executions at the latest. For a delayed request, n is the number of those that wait when its time-out
+ * passes. Where a custom strategy puts requests back, those it puts back go first.
  */
 #ifndef TIS_SCHED_BATCHER_H
 #define TIS_SCHED_BATCHER_H
