@@ -192,6 +192,7 @@ struct statistics {
     struct statistics_shard *_Atomic shards; /* ends with `own` */
     /* any thread */
     struct lock memory_lock; /* a leaf; not for requests */
+    _Atomic bool has_memory; /* some shard has said something: most versions never do */
     struct statistics_shard own;
     _Atomic uint64_t first_response_buckets[FIRST_RESPONSE_BOUNDS_MAX + 1]; /* as in a shard */
 };

@@ -282,6 +282,8 @@ void statistics_get_memory(struct statistics *s, struct memory_usage **ret_memor
 {
     *ret_memory = NULL;
     *ret_count = 0;
+    if (!atomic_load(&s->has_memory))
+        return;
     const struct statistics_shard *first = atomic_load(&s->shards);
     uint32_t count = 0;
     lock_take(&s->memory_lock);
