@@ -227,6 +227,25 @@ static void write_first_responses(struct page *p)
     }
 }
 
+/* Few backends say so. */
+static void write_memory(struct page *p)
+{
+    const struct row *r;
+    exposition_family(&p->exposition, &families[FAMILY_MODEL_MEMORY]);
+    for (uint32_t at = UINT32_MAX; (r = next_loaded(p, &at)) != NULL;) {
+        struct memory_usage *memory;
+        uint32_t count;
+        statistics_get_memory(&r->entry->version->statistics, &memory, &count);
+        for (uint32_t i = 0; i < count; i++) {
+            char more[64];
+            snprintf(more, sizeof(more), "memory=\"%s\",id=\"%" PRId64 "\"",
+                     TRITONSERVER_MemoryTypeString(memory[i].type), memory[i].id);
+            exposition_u64(&p->exposition, r->labels, more, memory[i].bytes);
+        }
+        free(memory);
+    }
+}
+
 static void write_versions(struct page *p)
 {
     struct exposition *e = &p->exposition;
@@ -242,6 +261,7 @@ static void write_versions(struct page *p)
     exposition_family(e, &families[FAMILY_MODEL_READY]);
     for (uint32_t i = 0; i < p->versions.count; i++)
         exposition_u64(e, p->rows[i].labels, NULL, p->rows[i].entry->state == VERSION_READY);
+    write_memory(p);
     write_histograms(p);
     write_first_responses(p);
 }

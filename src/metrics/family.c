@@ -40,6 +40,8 @@ const struct metric_info families[FAMILY_COUNT] = {
     [FAMILY_MODEL_READY] = { "trtserver_model_ready", METRIC_GAUGE, NULL,
                              "1 when the model version can be used, 0 when it is loading or could "
                              "not be loaded" },
+    [FAMILY_MODEL_MEMORY] = { "trtserver_model_memory_bytes", METRIC_GAUGE, "bytes",
+                              "Memory that the backend says the model version uses" },
     [FAMILY_REQUEST_SECONDS] = { "trtserver_request_duration_seconds", METRIC_HISTOGRAM, "seconds",
                                  "Duration of successful requests, end to end" },
     [FAMILY_QUEUE_SECONDS] = { "trtserver_queue_duration_seconds", METRIC_HISTOGRAM, "seconds",

@@ -162,6 +162,8 @@ tis_error *statistics_set_memory(struct statistics_shard *shard, const struct me
         return error_new(TRITONSERVER_ERROR_UNSUPPORTED,
                          "memory usage of %u memories was reported, at most %d can be", count,
                          MEMORY_USAGES_MAX);
+    if (count > 0)
+        atomic_store(&shard->owner->has_memory, true);
     lock_take(&shard->owner->memory_lock);
     shard->memory_count = 0;
     for (uint32_t i = 0; i < count; i++) {

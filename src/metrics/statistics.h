@@ -192,6 +192,7 @@ struct statistics {
     struct statistics_shard *_Atomic shards; /* ends with `own` */
     /* any thread */
     struct lock memory_lock; /* a leaf; not for requests */
+    _Atomic bool has_memory; /* some shard has said something: most versions never do */
     struct statistics_shard own;
     _Atomic uint64_t first_response_buckets[FIRST_RESPONSE_BOUNDS_MAX + 1]; /* as in a shard */
 };
@@ -273,6 +274,10 @@ struct first_response_histogram {
 };
 void statistics_get_first_response(const struct statistics *s,
                                    struct first_response_histogram *ret_histogram);
+/* What backends say they use, by type and id; to be freed, NULL when there is nothing or no memory for
+ * it. */
+void statistics_get_memory(struct statistics *s, struct memory_usage **ret_memory,
+                           uint32_t *ret_count);
 /* The totals of DEVICE_ALL and the tables. A table for which there is no memory is left out. */
 void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot);
 void statistics_snapshot_fini(struct statistics_snapshot *snapshot);

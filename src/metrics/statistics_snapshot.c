@@ -277,8 +277,13 @@ static int compare_memories(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static void get_memory(struct statistics *s, struct statistics_snapshot *snapshot)
+void statistics_get_memory(struct statistics *s, struct memory_usage **ret_memory,
+                           uint32_t *ret_count)
 {
+    *ret_memory = NULL;
+    *ret_count = 0;
+    if (!atomic_load(&s->has_memory))
+        return;
     const struct statistics_shard *first = atomic_load(&s->shards);
     uint32_t count = 0;
     lock_take(&s->memory_lock);
@@ -302,8 +307,8 @@ static void get_memory(struct statistics *s, struct statistics_snapshot *snapsho
         else
             all[++last] = all[i];
     }
-    snapshot->memory = all;
-    snapshot->memory_count = last + 1;
+    *ret_memory = all;
+    *ret_count = last + 1;
 }
 
 void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot)
@@ -312,7 +317,7 @@ void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapsh
     statistics_get_totals(s, DEVICE_ALL, &ret_snapshot->totals);
     get_batches(s, ret_snapshot);
     get_responses(s, ret_snapshot);
-    get_memory(s, ret_snapshot);
+    statistics_get_memory(s, &ret_snapshot->memory, &ret_snapshot->memory_count);
 }
 
 void statistics_snapshot_fini(struct statistics_snapshot *snapshot)

@@ -298,6 +298,7 @@ def test_connections(server):
         "trtserver_connections", protocol="http") == 0)
 
 
+@test_bad_backends.pytestmark
 def test_backends_own_metrics(tmp_path, start):
     """Two models that make the same metrics share them; a name of the server's is refused."""
     backends = test_bad_backends.backend_folder(tmp_path / "backends")
@@ -317,6 +318,20 @@ def test_backends_own_metrics(tmp_path, start):
         count, total, buckets = histogram(got, "bad_seconds", **labels)
         assert (count, total, buckets) == (3, 6, {"1.0": 0, "2.5": 3, "+Inf": 3})
         assert got.value("nv_inference_count", model="two") == 2
+
+
+@test_bad_backends.pytestmark
+def test_memory_that_backends_report(tmp_path, start):
+    """The same as in the statistics, and nothing for models that say nothing."""
+    backends = test_bad_backends.backend_folder(tmp_path / "backends")
+    for mode in ("memory", "ok"):
+        add_model(tmp_path / "models", mode, test_bad_backends.bad(mode))
+    server = start(tmp_path / "models", f"--backend-directory={backends}")
+    told = server.statistics("memory")["memory_usage"]
+    got = page(server, OPEN)
+    assert told and sorted((s.labels["memory"], s.labels["id"], s.value) for s in got.find(
+        "trtserver_model_memory_bytes")) == sorted(
+            (one["type"], str(one["id"]), one["byte_size"]) for one in told)
 
 
 # ---- Settings ----
