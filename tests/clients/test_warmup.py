@@ -231,7 +231,7 @@ def test_never_answered(tmp_path, backends):
     add_model(tmp_path, "good", identity("INT32", [4]))
     server = serve(tmp_path, backends, "--exit-timeout-secs=1", wait=False)
     try:
-        server.port = int(server.wait_log("http open").rpartition("port=")[2])
+        server.port = int(re.search(r"port=(\d+)", server.wait_log("http open"))[1])
         wait_for("the warm-up runs", lambda: ran(server, "never"))
         server.wait_log("model state model=good version=1 from=LOADING to=READY")
         states = {entry["name"]: entry["state"] for entry in server.index()}
