@@ -64,6 +64,12 @@ def ran(server, model):
                 r"requests=(\d+)")]
 
 
+def warmed(server, model):
+    """The same of a model that gets ready: then the log has all of it."""
+    server.wait_log(f"model state model={model} version=1 from=LOADING to=READY")
+    return ran(server, model)
+
+
 def assert_counts_nothing(server, model):
     found = server.statistics(model)
     assert found["inference_count"] == found["execution_count"] == found["last_inference"] == 0, found
@@ -92,7 +98,7 @@ def test_every_instance_runs_before_the_model_is_ready(tmp_path, backends):
         assert events.pop().startswith("model state")
         each = ["initialize begin", "initialize end", "execute -", "execute -,-,-", "execute -,-,-"]
         assert events == [f"trace m_0_{i} {what}" for i in range(3) for what in each]
-        assert ran(server, "m") == [(f"m_0_{i}", *row) for i in range(3) for row in (
+        assert warmed(server, "m") == [(f"m_0_{i}", *row) for i in range(3) for row in (
             ("one", "1", "1", "1"), ("more", "1", "2", "3"), ("more", "2", "2", "3"))]
         assert_counts_nothing(server, "m")
         head = {"inputs": [binary_input("INPUT0", "INT32", [1, 4], 16)]}
@@ -117,7 +123,7 @@ def test_onnx_model_with_data_of_each_kind(tmp_path, start):
         (tmp_path / name / "warmup" / "a" / "data").write_bytes(data)
     with start(tmp_path, "--log-verbose=1") as server:
         for name in ("m", "derived"):
-            assert [row[1] for row in ran(server, name)] == [
+            assert [row[1] for row in warmed(server, name)] == [
                 f"{kind} {batch}" for kind in ("zeros", "random", "file") for batch in (1, 8)]
             assert_counts_nothing(server, name)
 
@@ -143,7 +149,7 @@ def test_every_type(tmp_path, start, kind):
                       for data in ("zero_data", "random_data"))
     add_model(tmp_path, "m", identity("BYTES" if kind == "STRING" else kind, [-1, 5], 2, extra=samples))
     with start(tmp_path, "--log-verbose=1") as server:
-        assert len(ran(server, "m")) == 2
+        assert len(warmed(server, "m")) == 2
         assert_counts_nothing(server, "m")
 
 
@@ -152,7 +158,7 @@ def test_optional_inputs_and_no_elements(tmp_path, start):
     add_model(tmp_path, "m", config("identity", [tensor("INPUT0", "FP32", [-1]), optional],
                                     [tensor("OUTPUT0", "FP32", [-1])], 0, warmup("none", zeros([0]))))
     with start(tmp_path, "--log-verbose=1") as server:
-        assert len(ran(server, "m")) == 1
+        assert len(warmed(server, "m")) == 1
 
 
 def test_strings_from_a_file(tmp_path, start):
@@ -161,7 +167,7 @@ def test_strings_from_a_file(tmp_path, start):
     (tmp_path / "m" / "warmup").mkdir()
     (tmp_path / "m" / "warmup" / "words").write_bytes(b"\3\0\0\0abc\0\0\0\0")
     with start(tmp_path, "--log-verbose=1") as server:
-        assert len(ran(server, "m")) == 1
+        assert len(warmed(server, "m")) == 1
 
 
 # ---- What goes wrong ----
