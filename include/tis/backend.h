@@ -459,7 +459,8 @@ TRITONBACKEND_GetBackendAttribute(TRITONBACKEND_Backend *backend,
 TRITONSERVER_Error *TRITONBACKEND_ModelInitialize(TRITONBACKEND_Model *model);
 TRITONSERVER_Error *TRITONBACKEND_ModelFinalize(TRITONBACKEND_Model *model);
 
-/* On a loading thread, not the one that will execute. */
+/* Here on the thread that will execute, in Triton on another one: count on neither. For several instances
+ * at once only where BackendAttributeSetParallelModelInstanceLoading allowed it. */
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND_ModelInstance *instance);
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceFinalize(TRITONBACKEND_ModelInstance *instance);
 
@@ -475,15 +476,39 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstan
                                                        TRITONBACKEND_Request **requests,
                                                        uint32_t request_count);
 
-/* A batching strategy, from a library of its own that the model's configuration
- * names: all five or none. userp belongs to the strategy, one for each batch. */
+/* ---- What a batching strategy defines ----
+ *
+ * A library of its own, which a model's parameter TRITON_BATCH_STRATEGY_PATH
+ * names, or batchstrategy.so in the directory of the version, the model or the
+ * backend: all five functions. It makes the batches of a model smaller. Between
+ * the first and the last function, the calls about the batches of one model
+ * version come one at a time; they hold up its instances, so they are quick.
+ * examples/batch_strategy/volume.c is the worked example. */
+
+/* After ModelInitialize. *batcher, NULL at first, is what the strategy keeps for
+ * this model version; the server never follows it. An error fails the load. */
 TRITONSERVER_Error *TRITONBACKEND_ModelBatcherInitialize(TRITONBACKEND_Batcher **batcher,
                                                          TRITONBACKEND_Model *model);
+
+/* After the last batch, or a failed Initialize. */
 TRITONSERVER_Error *TRITONBACKEND_ModelBatcherFinalize(TRITONBACKEND_Batcher *batcher);
+
+/* A batch begins. *userp, NULL at first, is what the strategy keeps for it. An
+ * error of this function or of the next two goes to the log; the batch then runs as
+ * the server gathered it. */
 TRITONSERVER_Error *TRITONBACKEND_ModelBatchInitialize(const TRITONBACKEND_Batcher *batcher,
                                                        void **userp);
+
+/* Shall the request be in the batch with those before it? The first of a batch is,
+ * whatever the answer; the first that is not ends the batch and is the first of
+ * the next one, when it is asked about again. *should_include is false when not set.
+ *
+ * The request is the server's: what it holds may be read, RequestId to
+ * InputBuffer, and nothing else. */
 TRITONSERVER_Error *TRITONBACKEND_ModelBatchIncludeRequest(TRITONBACKEND_Request *request,
                                                            void *userp, bool *should_include);
+
+/* The batch is complete. Not called when userp is NULL. */
 TRITONSERVER_Error *TRITONBACKEND_ModelBatchFinalize(void *userp);
 
 #pragma GCC visibility pop

@@ -157,7 +157,7 @@ static tis_error *build_config(const struct backends *b, const char *name,
     return ret_config->text ? NULL : error_no_memory();
 }
 
-static bool is_file(const char *path)
+bool plugin_file_exists(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
@@ -184,7 +184,8 @@ static bool find_python_based(const struct backends *b, const char *name, struct
     bytes_printf(&paths[0], "%s/%s/model.py", b->directory, name);
     bytes_printf(&paths[1], "%s/python/libtriton_python.so", b->directory);
     bytes_printf(&paths[2], "%s/%s", b->directory, name);
-    bool found = is_file(bytes_str(&paths[0])) && is_file(bytes_str(&paths[1]));
+    bool found =
+        plugin_file_exists(bytes_str(&paths[0])) && plugin_file_exists(bytes_str(&paths[1]));
     if (found) {
         l->library = bytes_steal(&paths[1]);
         l->directory = bytes_steal(&paths[2]);
@@ -218,7 +219,7 @@ static tis_error *find_library(const struct backends *b, const char *name, const
 
     struct location found = { 0 };
     for (size_t i = 0; i < ARRAY_LEN(paths) && !found.library; i++) {
-        if (is_file(bytes_str(&paths[i])))
+        if (plugin_file_exists(bytes_str(&paths[i])))
             found.library = bytes_steal(&paths[i]);
     }
     tis_error *err = NULL;
@@ -240,6 +241,20 @@ static tis_error *find_library(const struct backends *b, const char *name, const
     if (!err)
         *ret_location = found;
     return err;
+}
+
+/* Under the lock. */
+static tis_error *open_library(const char *path, void **ret_handle)
+{
+    tis_error *err = host_alias_provide(path);
+    if (err)
+        return err;
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!handle)
+        return error_new(TRITONSERVER_ERROR_INVALID_ARG, "unable to load backend library: %s",
+                         dlerror());
+    *ret_handle = handle;
+    return NULL;
 }
 
 static tis_error *load_entries(void *handle, const char *path, struct backend_entries *e)
@@ -312,15 +327,9 @@ static tis_error *backend_create(struct backends *owner, const char *name,
     if (err)
         goto out;
 
-    err = host_alias_provide(b->path);
+    err = open_library(b->path, &handle);
     if (err)
         goto out;
-    handle = dlopen(b->path, RTLD_NOW | RTLD_LOCAL);
-    if (!handle) {
-        err = error_new(TRITONSERVER_ERROR_INVALID_ARG, "unable to load backend library: %s",
-                        dlerror());
-        goto out;
-    }
     err = load_entries(handle, b->path, &b->entries);
     if (err)
         goto out;
@@ -362,4 +371,17 @@ tis_error *backends_open(struct backends *b, const char *name, const char *libra
         return err;
     *ret_backend = found;
     return NULL;
+}
+
+tis_error *backends_open_library(struct backends *b, const char *path, void **ret_handle)
+{
+    lock_take(&b->lock);
+    tis_error *err = open_library(path, ret_handle);
+    lock_release(&b->lock);
+    return err;
+}
+
+const char *backends_directory(const struct backends *b)
+{
+    return b->directory;
 }

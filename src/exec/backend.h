@@ -93,4 +93,11 @@ MUST_USE tis_error *backends_open(struct backends *b, const char *name, const ch
                                   const char *model_directory, const char *version_directory,
                                   struct tis_backend **ret_backend);
 
+/* For other files that plug-ins consist of. Opens a shared object, for good. */
+MUST_USE tis_error *backends_open_library(struct backends *b, const char *path, void **ret_handle);
+/* Where backends are looked for. */
+const char *backends_directory(const struct backends *b);
+/* Is there a regular file? */
+bool plugin_file_exists(const char *path);
+
 #endif

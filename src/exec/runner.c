@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "exec/batch_strategy.h"
 #include "exec/warmup.h"
 
 enum {
@@ -141,6 +142,21 @@ static bool make_ready(struct tis_runner *r)
     return is_good;
 }
 
+/* Under the version's lock, which is free while the model's strategy looks at the requests that were
+ * taken. Nobody takes others meanwhile: those it refuses are again the first. */
+static uint32_t choose(struct tis_runner *r, uint32_t count)
+{
+    struct tis_version *v = r->version;
+    v->choosing = true;
+    lock_release(&v->lock);
+    uint32_t chosen = batch_strategy_choose(v->strategy, r->requests, count);
+    lock_take(&v->lock);
+    v->choosing = false;
+    if (chosen < count)
+        v->scheduler->ops->put_back(v->scheduler, r->requests + chosen, count - chosen);
+    return chosen;
+}
+
 /* Under the version's lock, which is free while the batch runs. False when there is none. */
 static bool run_next(struct tis_runner *r)
 {
@@ -152,9 +168,13 @@ static bool run_next(struct tis_runner *r)
     uint32_t count = s->ops->take(s, i->index, r->requests, s->requests_max, clock_ns());
     if (count == 0)
         return false;
+    if (v->strategy)
+        count = choose(r, count);
 
     r->turn = (r->turn + 1) % r->instance_count;
     struct tis_runner *other = version_take_idle(v);
+    if (v->strategy && !other) /* what was put back is ready later */
+        version_set_alarm(v);
     lock_release(&v->lock);
     if (other) /* there is more than this one can run now */
         park_wake(&other->park);

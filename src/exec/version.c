@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/number.h"
+#include "exec/batch_strategy.h"
 #include "exec/groups.h"
 #include "exec/instance.h"
 #include "exec/plugin_call.h"
@@ -131,9 +132,8 @@ static tis_error *version_start(struct tis_version *v, const struct tis_version_
     bytes_printf(&version_directory, "%s/%" PRId64, v->directory, v->number);
     tis_error *err = backends_open(options->backends, pb->backend, pb->runtime, v->directory,
                                    bytes_str(&version_directory), &v->backend);
-    bytes_fini(&version_directory);
     if (err)
-        return err;
+        goto out;
 
     err = set_preferred_groups(v);
     if (!err)
@@ -144,11 +144,16 @@ static tis_error *version_start(struct tis_version *v, const struct tis_version_
         err = config_check(v->config, &context);
     }
     if (!err)
+        err = batch_strategy_create(v, options->backends, bytes_str(&version_directory),
+                                    &v->strategy);
+    if (!err)
         err = scheduler_create(v->config, &v->scheduler);
     if (!err)
         err = order_create(v);
     if (!err)
         err = groups_apply(v, v->config);
+out:
+    bytes_fini(&version_directory);
     return err;
 }
 
@@ -192,6 +197,7 @@ void version_destroy(struct tis_version *v)
         return;
     groups_end(v);
     alarm_stop(&v->alarm);
+    batch_strategy_destroy(v->strategy);
     model_finalize(v);
 
     if (v->scheduler)
@@ -281,7 +287,7 @@ bool version_is_held(struct tis_version *v)
 {
     if (v->scheduler->waiting >= v->held_until)
         v->held_until = 0;
-    return v->held_until > 0;
+    return v->held_until > 0 || v->choosing;
 }
 
 struct tis_runner *version_take_idle(struct tis_version *v)

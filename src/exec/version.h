@@ -69,6 +69,7 @@ struct tis_version {
     bool initializing; /* inside ModelInitialize, when SetConfig is allowed */
     const struct host_policies *host_policies; /* NULL: none */
     struct order *order;                       /* in which answers leave; NULL: in any */
+    struct batch_strategy *strategy;           /* makes batches smaller; NULL: none */
     void (*on_unused)(struct tis_version *version, void *arg);
     void *on_unused_arg;
     /* the backend's */
@@ -86,6 +87,7 @@ struct tis_version {
     uint64_t alarm_ns;       /* when the alarm rings; SCHEDULER_NEVER: not */
     uint32_t held_until;     /* nothing runs before so many requests wait; 0: not held */
     struct alarm alarm;      /* a delay or a time-out has passed */
+    bool choosing;           /* a runner has taken requests that may come back: nobody else takes */
     /* any thread */
     struct statistics statistics;
     _Atomic uint32_t refs;
@@ -152,7 +154,7 @@ struct model_config *version_config(struct tis_version *v);
 void version_name_instance(struct tis_version *v, char *out, size_t out_bytes);
 
 /* For exec/runner, under v->lock. */
-/* Does TRTSERVER_DELAY_SCHEDULER still keep the instances from running anything? */
+/* May nothing be taken now? TRTSERVER_DELAY_SCHEDULER waits for more requests, or a runner is choosing. */
 bool version_is_held(struct tis_version *v);
 /* An idle runner to be woken because a batch is ready, no longer in the idle list; NULL: none, and the
  * alarm is set to when there will be one. */

@@ -14,7 +14,7 @@
 
 /* While answers are missing: when to look whether the server ends, and when to tell the log. */
 #define LOOK_NS (1 * NS_PER_SEC)
-#define WARN_NS (10 * NS_PER_SEC)
+#define WARN_NS (5 * NS_PER_SEC)
 
 enum {
     NUMBER_BELOW = 128,    /* random integers: fit every type, and most vocabularies */

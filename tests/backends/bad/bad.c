@@ -4,10 +4,15 @@
  * of instances. What the server answered to a forbidden call goes to the log as "bad MODE: CODE", so that
  * a test can look. Models have one input INPUT0 and one output OUTPUT0 of one type and shape, as for
  * identity.
+ *
+ * The mode "trace" breaks no rule: it tells the log what was called when, "trace INSTANCE WHAT". An
+ * instance that initialises waits a moment for a second one; an execution with a request of id "hold"
+ * waits for the file "go" in the model's directory.
  */
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -19,11 +24,10 @@
 #include "tis/backend.h"
 
 enum {
-    LATE_MS = 200
-};
-
-enum {
-    METRICS = 3 /* a counter, a gauge, a histogram */
+    LATE_MS = 200,
+    MEET_MS = 300,   /* how long an instance waits for another one that initialises */
+    HOLD_MS = 20000, /* how long a request "hold" waits for the file */
+    METRICS = 3      /* a counter, a gauge, a histogram */
 };
 
 struct model {
@@ -41,13 +45,21 @@ static void check(TRITONSERVER_Error *err)
     }
 }
 
+static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    check(TRITONSERVER_LogMessage(TRITONSERVER_LOG_INFO, __FILE__, __LINE__, text));
+}
+
 /* The answer to a call that is forbidden. */
 static void report(const char *mode, TRITONSERVER_Error *err)
 {
-    char text[128];
-    snprintf(text, sizeof(text), "bad %s: %s", mode,
-             err ? TRITONSERVER_ErrorCodeString(err) : "allowed");
-    check(TRITONSERVER_LogMessage(TRITONSERVER_LOG_INFO, __FILE__, __LINE__, text));
+    say("bad %s: %s", mode, err ? TRITONSERVER_ErrorCodeString(err) : "allowed");
     TRITONSERVER_ErrorDelete(err);
 }
 
@@ -100,6 +112,12 @@ static const uint32_t FINAL = TRITONSERVER_RESPONSE_COMPLETE_FINAL;
 
 /* ---- Answers from another thread ---- */
 
+static void wait_ms(uint32_t ms)
+{
+    struct timespec time = { .tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L };
+    nanosleep(&time, NULL);
+}
+
 struct late {
     TRITONBACKEND_Request *request;         /* or, when it was released, */
     TRITONBACKEND_ResponseFactory *factory; /* this and the response */
@@ -109,8 +127,7 @@ struct late {
 static void *late_run(void *arg)
 {
     struct late *l = arg;
-    struct timespec delay = { .tv_nsec = LATE_MS * 1000000L };
-    nanosleep(&delay, NULL);
+    wait_ms(LATE_MS);
     if (l->request) {
         send(filled(l->request), FINAL);
         release(l->request);
@@ -371,6 +388,7 @@ static const struct {
 } ways[] = {
     { "ok", run_ok },
     { "metrics", run_ok },
+    { "trace", run_ok },
     { "late", run_late },
     { "late_after_release", run_late_after_release },
     { "never", run_never },
@@ -496,6 +514,76 @@ static void run_place(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Reque
     release(request);
 }
 
+/* ---- What is called when ---- */
+
+static const char *name_of(TRITONBACKEND_ModelInstance *instance)
+{
+    const char *name;
+    check(TRITONBACKEND_ModelInstanceName(instance, &name));
+    return name;
+}
+
+/* Until two instances are here at once, or for MEET_MS. */
+static void meet(void)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+    static int count;
+    struct timespec deadline;
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_nsec += MEET_MS * 1000000L;
+    deadline.tv_sec += deadline.tv_nsec / 1000000000;
+    deadline.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&mutex);
+    count++;
+    pthread_cond_broadcast(&changed);
+    while (count < 2 && pthread_cond_timedwait(&changed, &mutex, &deadline) == 0)
+        continue;
+    if (count < 2)
+        count = 0;
+    pthread_mutex_unlock(&mutex);
+}
+
+static void trace_initialize(TRITONBACKEND_ModelInstance *instance)
+{
+    say("trace %s initialize begin", name_of(instance));
+    meet();
+    say("trace %s initialize end", name_of(instance));
+}
+
+static void wait_for_go(TRITONBACKEND_ModelInstance *instance)
+{
+    TRITONBACKEND_Model *model;
+    TRITONBACKEND_ArtifactType type;
+    const char *directory;
+    char path[4096];
+    check(TRITONBACKEND_ModelInstanceModel(instance, &model));
+    check(TRITONBACKEND_ModelRepository(model, &type, &directory));
+    snprintf(path, sizeof(path), "%s/go", directory);
+    for (int ms = 0; ms < HOLD_MS && access(path, F_OK) != 0; ms += 5)
+        wait_ms(5);
+}
+
+/* "trace INSTANCE execute ID,ID": requests without an id are "-". */
+static void trace_execute(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request **requests,
+                          uint32_t count)
+{
+    char ids[800] = "";
+    size_t len = 0;
+    bool hold = false;
+    for (uint32_t i = 0; i < count; i++) {
+        const char *id;
+        check(TRITONBACKEND_RequestId(requests[i], &id));
+        hold = hold || strcmp(id, "hold") == 0;
+        len += (size_t)snprintf(ids + len, sizeof(ids) - len, "%s%s", i ? "," : "", *id ? id : "-");
+        if (len >= sizeof(ids))
+            break;
+    }
+    say("trace %s execute %s", name_of(instance), ids);
+    if (hold)
+        wait_for_go(instance);
+}
+
 /* ---- Entry points ---- */
 
 static _Atomic int instances_left = -1; /* -1: any number */
@@ -576,6 +664,20 @@ static void read_mode(TRITONBACKEND_Model *handle, struct model *model)
     check(TRITONSERVER_MessageDelete(message));
 }
 
+/* --backend-config=NAME,parallel=true */
+TRITONSERVER_Error *TRITONBACKEND_GetBackendAttribute(TRITONBACKEND_Backend *backend,
+                                                      TRITONBACKEND_BackendAttribute *attributes)
+{
+    TRITONSERVER_Message *message;
+    const char *json;
+    size_t len;
+    check(TRITONBACKEND_BackendConfig(backend, &message));
+    check(TRITONSERVER_MessageSerializeToJson(message, &json, &len));
+    if (strstr(json, "\"parallel\":\"true\""))
+        check(TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoading(attributes, true));
+    return NULL;
+}
+
 TRITONSERVER_Error *TRITONBACKEND_ModelInitialize(TRITONBACKEND_Model *handle)
 {
     struct model *model = calloc(1, sizeof(*model));
@@ -622,6 +724,8 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND_ModelIns
         report_instance_memory(instance);
     if (strcmp(mode_of(instance), "error_instance_initialize") == 0)
         return error("this instance shall not be");
+    if (strcmp(mode_of(instance), "trace") == 0)
+        trace_initialize(instance);
     if (strcmp(mode_of(instance), "describe") == 0)
         describe(instance);
     return is_one_too_many() ? error("there are enough instances") : NULL;
@@ -663,6 +767,8 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstan
         crash();
     if (strcmp(mode, "overflow_execute") == 0)
         overflow(0);
+    if (strcmp(mode, "trace") == 0)
+        trace_execute(instance, requests, request_count);
     if (strncmp(mode, "error_execute", strlen("error_execute")) == 0)
         return fail(mode, requests, request_count);
     for (uint32_t i = 0; i < request_count; i++) {
