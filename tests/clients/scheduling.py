@@ -1,8 +1,8 @@
-"""What the tests of the scheduler share: models of the backend gate, clients whose requests run in the
-background, and what the server ran together.
+"""What the tests of the scheduler share: models of the backend gate, clients whose requests run in
+the background, and what the server ran together.
 
-A test holds an instance, queues requests one by one, and lets go: what runs together is then decided by
-rules, not by time.
+A test holds an instance, queues requests one by one, and lets go: what runs together is then
+decided by rules, not by time.
 """
 import concurrent.futures
 import contextlib
@@ -153,8 +153,8 @@ class Client:
                 future.set_result(check(result))
             except BaseException as failure:
                 future.set_exception(failure)
-        future.context = self.grpc.async_infer(model, tensors, done, client_timeout=SECONDS_MAX,
-                                               **options)
+        future.context = self.grpc.async_infer(model, tensors, done,
+                                               **{"client_timeout": SECONDS_MAX, **options})
         return future
 
     def queue(self, model, id="", **options):  # noqa: A002

@@ -14,9 +14,9 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "backends"))
 import python_backend  # noqa: E402
-from scheduling import (ASKED, ASKED_IDS, PROTOCOLS, SECONDS_MAX, Client, Refused, backend_folder,  # noqa: E402
-                        batch_counts, batches, executions, gate, instances, ran, running,
-                        waiting)
+from scheduling import (ASKED, ASKED_IDS, PROTOCOLS, SECONDS_MAX, Client, Refused,  # noqa: E402
+                        backend_folder, batch_counts, batches, executions, gate, instances, ran,
+                        running, waiting)
 from server import add_model, identity, wait_for  # noqa: E402
 from test_v1_client import Client as V1Client  # noqa: E402
 from test_v1_client import decode, encode  # noqa: E402
@@ -24,6 +24,8 @@ from v1_messages import V1  # noqa: E402
 
 # Long enough for a busy machine to do within it what has to come before its end.
 DELAY_S = 2
+# How much later a batch may begin than its delay ends, on such a machine.
+LATE_S = 1
 PREFERRED = "preferred_batch_size: [ 2, 6 ] max_queue_delay_microseconds: {}"
 
 
@@ -116,8 +118,9 @@ def qa(client):
 
 def statistics_of(server, model, requests):
     """Once they have all requests."""
-    return wait_for("the statistics", lambda: next((found for found in [server.statistics(model)] if found[
-        "inference_stats"]["success"]["count"] == requests), None))
+    wait_for("the statistics", lambda: server.statistics(model)["inference_stats"]["success"]["count"]
+             == requests)
+    return server.statistics(model)
 
 
 def check_case(server, model, steps, expected, late, delay_s):
@@ -141,6 +144,7 @@ def check_v1_status(server, model, expected, late, delay_s):
         size: requests.count(size) for size in requests}
     waited = {size: row.queue.total_time_ns for size, row in version.infer_stats.items()}
     assert {size for size, ns in waited.items() if ns >= delay_s * 1e9} == set(late), waited
+    assert max(waited.values()) < (delay_s + LATE_S) * 1e9, waited
 
 
 @pytest.mark.parametrize("name", QA)

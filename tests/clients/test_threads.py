@@ -3,6 +3,7 @@
 TIS_TSAN_SERVER is the server that scripts/test has built so; a report of the sanitizer fails the
 server's stop(). Everything that is random comes from the seeds.
 """
+import contextlib
 import os
 import queue
 import random
@@ -16,11 +17,31 @@ import tritonclient.grpc as client_grpc
 import tritonclient.http as client_http
 from tritonclient.utils import InferenceServerException
 
-from server import Server, add_model, config, identity, tensor
+from scheduling import waiting
+from server import (Server, add_model, config, connect, identity, infer_message, json_input,
+                    parameter, tensor, wait_for)
 
 SERVER = os.environ.get("TIS_TSAN_SERVER")
 ROUNDS = 6
 TWO_INSTANCES = "instance_group [ { kind: KIND_CPU count: 2 } ]"
+# Everything that the scheduler can do at once: levels that refuse, delay and bound what waits.
+BATCHED = """
+dynamic_batching {
+  preferred_batch_size: [ 2, 6 ] max_queue_delay_microseconds: 2000
+  priority_levels: 3 default_priority_level: 2
+  default_queue_policy { default_timeout_microseconds: 4000 allow_timeout_override: true }
+  priority_queue_policy { key: 1 value { max_queue_size: 4 } }
+  priority_queue_policy { key: 3 value { timeout_action: DELAY default_timeout_microseconds: 1000 } }
+}
+"""
+ORDERED = """
+dynamic_batching {
+  preserve_ordering: true max_queue_delay_microseconds: 500
+  default_queue_policy { max_queue_size: 12 default_timeout_microseconds: 4000 }
+}
+"""
+THREE_INSTANCES = "instance_group [ { kind: KIND_CPU count: 3 } ]"
+SLOWER = parameter("instance_wise_delay_multiplier", 3)  # the second instance than the first
 REPEAT = config("repeat", [tensor("IN", "INT32", [-1]), tensor("DELAY", "UINT32", [-1]),
                            tensor("WAIT", "UINT32", [1])],
                 [tensor("OUT", "INT32", [1]), tensor("IDX", "UINT32", [1])],
@@ -34,6 +55,9 @@ def server(tmp_path_factory):
     repository = tmp_path_factory.mktemp("repository")
     add_model(repository, "identity", identity("INT32", (16,), batch=8, extra=TWO_INSTANCES))
     add_model(repository, "repeat", REPEAT)
+    for name, batching in (("batched", BATCHED), ("ordered", ORDERED)):
+        add_model(repository, name, identity("INT32", (-1,), batch=8, delay_ms=1,
+                                             extra=batching + THREE_INSTANCES + SLOWER))
     # ThreadSanitizer of GCC 12 cannot live with the address randomization of newer kernels.
     program = ["setarch", "-R", SERVER]
     if not shutil.which("setarch") or subprocess.run([*program[:2], "true"]).returncode != 0:
@@ -106,8 +130,71 @@ def scrape(server, chance):
         assert answer.status == 200 and b'nv_inference_count{model="identity"' in answer.body
 
 
-def test_clients_of_all_kinds(server):
-    """Three threads of each kind of client at the same time, and of collectors."""
+# ---- The scheduler ----
+
+def queued_infer(module, chance):
+    """Arguments of an inference that may meet any rule of the scheduler."""
+    shape = (chance.randrange(1, 4), chance.choice([1, 1, 1, 2]))
+    array = np.full(shape, chance.randrange(2**31), dtype=np.int32)
+    more = {"priority": chance.randrange(5), "timeout": chance.choice([None, 500, 10**6])}
+    return array, [chance.choice(["batched", "ordered"]), [values(module, "INPUT0", array)]], more
+
+
+def check_queued(array, result, error):
+    """It has its own data, or was refused by a rule."""
+    if error is None:
+        assert np.array_equal(result.as_numpy("OUTPUT0"), array)
+    else:
+        assert any(text in str(error) for text in (
+            "Exceeds maximum queue size", "Request timeout expired", "ancelled")), error
+
+
+def queue_http(server, chance):
+    with client_http.InferenceServerClient(server.url) as client:
+        for _ in range(15):
+            array, arguments, more = queued_infer(client_http, chance)
+            try:
+                check_queued(array, client.infer(*arguments, **more), None)
+            except InferenceServerException as error:
+                check_queued(array, None, error)
+
+
+def queue_and_leave(server, chance):
+    """HTTP connections that close while their request waits or runs."""
+    body = {"inputs": [json_input("INPUT0", "INT32", [1, 1], [1])]}
+    for _ in range(15):
+        with connect(server.port) as s:
+            s.sendall(infer_message(chance.choice(["batched", "ordered"]), body))
+            s.settimeout(chance.choice([0.0001, 0.002, 0.01]))
+            with contextlib.suppress(TimeoutError):
+                s.recv(1)
+
+
+def queue_grpc(server, chance):
+    """Many in flight on one connection, a part of them cancelled; each has one end."""
+    ends = queue.Queue()
+    with client_grpc.InferenceServerClient(server.grpc_url) as client:
+        for _ in range(30):
+            array, arguments, more = queued_infer(client_grpc, chance)
+            call = client.async_infer(
+                *arguments, lambda result, error, array=array: ends.put((array, result, error)), **more)
+            if chance.random() < 0.2:
+                call.cancel()
+        for _ in range(30):
+            check_queued(*ends.get(timeout=60))
+
+
+def watch(server, chance):
+    """Reads what is counted meanwhile."""
+    for _ in range(5):
+        assert server.statistics("batched")["version"] == "1"
+        assert server.get("/api/status/ordered").status == 200
+
+
+# ---- All at the same time ----
+
+def run_together(server, kinds):
+    """Three threads of each kind."""
     failures = []
 
     def run(kind, seed):
@@ -119,10 +206,26 @@ def test_clients_of_all_kinds(server):
             failures.append(error)
 
     threads = [threading.Thread(target=run, args=(kind, seed))
-               for seed in range(3) for kind in (call_http, call_grpc, call_stream, scrape)]
+               for seed in range(3) for kind in kinds]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not failures
     assert server.is_ready()
+
+
+def test_clients_of_all_kinds(server):
+    run_together(server, (call_http, call_grpc, call_stream, scrape))
+
+
+def test_scheduler(server):
+    """Batches, priorities, time-outs, full queues, cancels and several instances; nothing is left over."""
+    run_together(server, (queue_http, queue_and_leave, queue_grpc, watch, scrape))
+    for model in ("batched", "ordered"):
+        wait_for("the queue to be empty", lambda: waiting(server, model) == 0)  # noqa: B023
+        found = server.statistics(model)
+        assert found["inference_stats"]["success"]["count"] > 0
+        assert found["inference_stats"]["fail"]["count"] > 0
+        assert found["execution_count"] < found["inference_stats"]["success"]["count"]
+        assert max(row["batch_size"] for row in found["batch_stats"]) > 3
