@@ -604,7 +604,8 @@ TRITONSERVER_Error *TRITONBACKEND_Initialize(TRITONBACKEND_Backend *backend)
     return NULL;
 }
 
-/* --backend-config=NAME,prefers=model: GPU 3, else three instances of KIND_MODEL. */
+/* --backend-config=NAME,prefers=model: GPU 3, else three instances of KIND_MODEL.
+ * --backend-config=NAME,parallel=true: instances are initialised at the same time. */
 TRITONSERVER_Error *TRITONBACKEND_GetBackendAttribute(TRITONBACKEND_Backend *backend,
                                                       TRITONBACKEND_BackendAttribute *attributes)
 {
@@ -620,6 +621,8 @@ TRITONSERVER_Error *TRITONBACKEND_GetBackendAttribute(TRITONBACKEND_Backend *bac
         check(TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(
             attributes, TRITONSERVER_INSTANCEGROUPKIND_MODEL, 3, NULL, 0));
     }
+    if (strstr(json, "\"parallel\":\"true\""))
+        check(TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoading(attributes, true));
     return NULL;
 }
 
@@ -662,20 +665,6 @@ static void read_mode(TRITONBACKEND_Model *handle, struct model *model)
         snprintf(model->mode, sizeof(model->mode), "%.*s", (int)strcspn(at, "\""), at);
     }
     check(TRITONSERVER_MessageDelete(message));
-}
-
-/* --backend-config=NAME,parallel=true */
-TRITONSERVER_Error *TRITONBACKEND_GetBackendAttribute(TRITONBACKEND_Backend *backend,
-                                                      TRITONBACKEND_BackendAttribute *attributes)
-{
-    TRITONSERVER_Message *message;
-    const char *json;
-    size_t len;
-    check(TRITONBACKEND_BackendConfig(backend, &message));
-    check(TRITONSERVER_MessageSerializeToJson(message, &json, &len));
-    if (strstr(json, "\"parallel\":\"true\""))
-        check(TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoading(attributes, true));
-    return NULL;
 }
 
 TRITONSERVER_Error *TRITONBACKEND_ModelInitialize(TRITONBACKEND_Model *handle)
