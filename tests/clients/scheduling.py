@@ -195,6 +195,7 @@ class Hold:
 
     def __exit__(self, *error):
         self.file.touch()
+        concurrent.futures.wait([self.call], SECONDS_MAX)
 
 
 # ---- What the server did ----
@@ -216,10 +217,15 @@ def batches(server, model):
     return [[id for id, _ in batch] for _, batch in executions(server, model)]  # noqa: A001
 
 
+def batches_once(server, model, count):
+    """The same, when there are as many. (The log comes after the answers.)"""
+    wait_for(f"{count} executions", lambda: len(batches(server, model)) >= count)
+    return batches(server, model)
+
+
 def ran(server, model, *expected):
-    """Waits until as many batches ran as are expected; these must be their ids."""
-    wait_for(f"{len(expected)} executions", lambda: len(batches(server, model)) >= len(expected))
-    assert batches(server, model) == list(expected)
+    """These must be the ids of each execution."""
+    assert batches_once(server, model, len(expected)) == list(expected)
 
 
 def waiting(server, model):
