@@ -26,7 +26,7 @@ pytestmark = [
 
 def run(code, folder):
     done = subprocess.run(["bash", "-euc", code], cwd=folder, env={**os.environ, "TIS": str(ROOT)},
-                          capture_output=True, text=True, timeout=60)
+                          capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, code + done.stdout + done.stderr
     return done.stdout
 
