@@ -1,13 +1,15 @@
 """Rows of many requests at a time: batches, queues, models that compete."""
 
 import dataclasses
+import re
 import statistics
+import subprocess
 
-from harness import GrpcServer, Load, Server, WORKS, say
+from harness import ROOT, GrpcServer, Load, Server, WORKS, say
 from serving import compare
 from table import Row, at_least, at_most
 
-ROWS = ("batch-mlp", "batch-latency", "batch-streams", "isolation", "timer")
+ROWS = ("batch-mlp", "batch-latency", "batch-streams", "isolation", "timer", "queue")
 MANY = 64  # connections, or streams
 BATCH_SIZE_MAX = 32
 
@@ -107,6 +109,21 @@ def timer(bench, rows, notes):
     notes.append(f"the same, p99: ours {ours_p99:.0f} us, Triton {triton_p99:.0f} us")
 
 
+def queue(bench, rows, notes):
+    """What put and take cost while others wait: the scheduler alone, bench/queue.c."""
+    say("queue ...")
+    subprocess.run(["ninja", "-C", bench.build, "bench/queue"], check=True, capture_output=True,
+                   cwd=ROOT)
+    text = subprocess.run([bench.build / "bench" / "queue"], check=True, capture_output=True,
+                          text=True).stdout
+    cases = {(int(waiting), int(levels)): float(put) + float(take) for waiting, levels, put, take in re.findall(
+        r"^queue waiting=(\d+) levels=(\d+) timeouts=no put_ns=([\d.]+) take_ns=([\d.]+)", text, re.M)}
+    few, many = cases[100, 10], cases[10000, 10]
+    rows.append(Row("put and take of a request with 10,000 waiting at 10 priority levels",
+                    "constant", f"{many:.0f} ns", f"{few:.0f} ns with 100 waiting",
+                    f"{many / few:.2f}x", many / few <= 1.5))
+
+
 def measure(bench, wanted):
     rows, notes = [], []
     result = None
@@ -120,4 +137,6 @@ def measure(bench, wanted):
         isolation(bench, rows, notes)
     if "timer" in wanted:
         timer(bench, rows, notes)
+    if "queue" in wanted:
+        queue(bench, rows, notes)
     return rows, notes
