@@ -8,7 +8,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/number.h"
 #include "exec/batch_strategy.h"
 #include "exec/groups.h"
 #include "exec/instance.h"
@@ -92,26 +91,6 @@ static tis_error *order_create(struct tis_version *v)
     return NULL;
 }
 
-/* The environment variable TRTSERVER_DELAY_SCHEDULER of TRTIS, for tests: the instances take nothing until
- * that many requests wait, which makes batches independent of time. 0: it is not set. */
-static uint32_t requests_to_wait_for(const char *model_name)
-{
-    const char *text = getenv("TRTSERVER_DELAY_SCHEDULER");
-    uint64_t count;
-    if (!text)
-        return 0;
-    if (!number_parse_u64(text, strlen(text), &count) || count > UINT32_MAX) {
-        log_warning("TRTSERVER_DELAY_SCHEDULER is not a number of requests and has no effect "
-                    "found=%s",
-                    text);
-        return 0;
-    }
-    log_warning("TRTSERVER_DELAY_SCHEDULER is set, nothing runs before so many requests wait "
-                "model=%s requests=%" PRIu64,
-                model_name, count);
-    return (uint32_t)count;
-}
-
 _Static_assert((int)CONFIG_METRIC_BUCKETS_MAX == (int)FIRST_RESPONSE_BOUNDS_MAX, "");
 
 static void prepare_statistics(struct tis_version *v)
@@ -168,7 +147,7 @@ tis_error *version_create(const struct tis_version_options *options,
     cond_init(&v->changed);
     alarm_init(&v->alarm, options->alarms, version_ring);
     v->alarm_ns = SCHEDULER_NEVER;
-    v->held_until = requests_to_wait_for(options->model_name);
+    v->held_until = options->held_until;
     statistics_init(&v->statistics);
     v->number = options->number;
     v->server = options->server;

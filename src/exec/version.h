@@ -50,6 +50,7 @@ struct tis_version_options {
     struct model_config *config; /* complete and valid; a reference is taken */
     uint32_t gpu_count;          /* that instances may use */
     bool auto_complete_config;
+    uint32_t held_until; /* nothing runs before so many requests wait, once; for tests of batches */
     struct version_hooks hooks;
     void (*on_unused)(struct tis_version *version, void *arg);
     void *on_unused_arg;

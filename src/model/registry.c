@@ -186,6 +186,7 @@ static tis_error *version_load(struct version_job *v, struct tis_version **ret_v
             .directory = v->model->directory,
             .config = v->config,
             .auto_complete_config = o->auto_complete_config,
+            .held_until = o->held_until,
             .hooks = { request_validate, local_read_file, &v->registry->stopping },
             .on_unused = version_unused,
             .on_unused_arg = v->destroy,

@@ -44,6 +44,7 @@ struct registry_options {
     uint32_t load_thread_count;
     uint64_t poll_ns; /* between looks at the models' config.pbtxt; 0: none */
     bool auto_complete_config;
+    uint32_t held_until; /* of each version: nothing runs before so many requests wait, once */
     bool strict_readiness;
     /* Every model that was found has finished loading, well or badly. A loading thread. */
     void (*on_loaded)(void *arg);

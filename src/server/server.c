@@ -10,6 +10,7 @@
 #include "base/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/number.h"
 #include "base/processors.h"
 #include "exec/backend.h"
 #include "grpc/server.h"
@@ -249,6 +250,27 @@ static tis_error *create_metrics(struct server *s)
     return http_server_create(&http, &handler, s->loops, s->loop_count, &s->metrics);
 }
 
+/* The environment variable TRTSERVER_DELAY_SCHEDULER of TRTIS, for tests: the instances take nothing until
+ * that many requests wait, which makes batches independent of time. 0: it is not set. */
+static uint32_t requests_to_wait_for(void)
+{
+    const char *text = getenv("TRTSERVER_DELAY_SCHEDULER");
+    uint64_t count;
+    if (!text)
+        return 0;
+    if (!number_parse_u64(text, strlen(text), &count) || count > UINT32_MAX) {
+        log_warning("TRTSERVER_DELAY_SCHEDULER is not a number of requests and has no effect "
+                    "found=%s",
+                    text);
+        return 0;
+    }
+    log_warning(
+        "TRTSERVER_DELAY_SCHEDULER is set: nothing runs before so many requests wait at a model "
+        "requests=%" PRIu64,
+        count);
+    return (uint32_t)count;
+}
+
 static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg), void *arg)
 {
     const struct options *o = s->options;
@@ -279,6 +301,7 @@ static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg)
             .server = &s->plugin_view,
             .load_thread_count = (uint32_t)o->model_load_thread_count,
             .auto_complete_config = complete,
+            .held_until = requests_to_wait_for(),
             .strict_readiness = o->strict_readiness,
             .poll_ns = is_polling ? o->repository_poll_secs * NS_PER_SEC : 0,
             .on_loaded = on_loaded,
