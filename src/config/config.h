@@ -148,6 +148,7 @@ struct config_context {
     const char *const *version_files; /* names found in the version directories, for guessing the */
     size_t version_file_count;        /* engine when the configuration names none */
     uint32_t gpu_count;
+    uint32_t processor_count;                   /* that the process may keep busy */
     const struct group_preference *preferences; /* of the backend, the best one first */
     size_t preference_count;
     bool incomplete; /* data types and dims may be missing: a backend will fill them in */

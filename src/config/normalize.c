@@ -166,16 +166,28 @@ static bool fill_preferred(Inference__ModelInstanceGroup *g, const struct config
     return true;
 }
 
-static bool fill_instance_group(Inference__ModelInstanceGroup *g, const char *model, size_t index,
-                                uint32_t gpu_count, struct arena *a)
+/* CPU instances of the onnxruntime backend compute on one thread each and share the weights, so a second
+ * one costs little memory. It is worth it where processors are left for it and the loops: with two in all
+ * it takes requests out of the first one's batches (bench: 8 connections, a third less). Triton has
+ * two of them, and of tensorflow, on any machine. */
+static int32_t default_count(const Inference__ModelInstanceGroup *g,
+                             const Inference__ModelConfig *m, const struct config_context *context)
 {
+    bool is_cheap = g->kind == INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_CPU &&
+                    !is_empty(m->backend) && strcmp(m->backend, "onnxruntime") == 0;
+    return is_cheap && context->processor_count >= 4 ? 2 : 1;
+}
+
+static bool fill_instance_group(Inference__ModelConfig *m, size_t index,
+                                const struct config_context *context, struct arena *a)
+{
+    Inference__ModelInstanceGroup *g = m->instance_group[index];
+    uint32_t gpu_count = context->gpu_count;
     if (is_empty(g->name)) {
-        g->name = arena_printf(a, "%s_%zu", model, index);
+        g->name = arena_printf(a, "%s_%zu", m->name, index);
         if (!g->name)
             return false;
     }
-    if (g->count < 1)
-        g->count = 1;
     if (g->kind == INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_AUTO) {
         bool gpu = gpu_count > 0 && every_gpu_exists(g, gpu_count);
         g->kind = gpu ? INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_GPU
@@ -183,6 +195,8 @@ static bool fill_instance_group(Inference__ModelInstanceGroup *g, const char *mo
         if (!gpu)
             g->n_gpus = 0; /* a list of wishes that this machine does not have */
     }
+    if (g->count < 1)
+        g->count = default_count(g, m, context);
     if (g->kind == INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_GPU && g->n_gpus == 0)
         for (uint32_t i = 0; i < gpu_count; i++)
             if (!add_int32(&g->base, "gpus", (int32_t)i, a))
@@ -213,7 +227,7 @@ static bool fill_instance_groups(struct config_builder *b, const struct config_c
     if (m->n_instance_group == 0 && !add_group(b, context))
         return false;
     for (size_t i = 0; i < m->n_instance_group; i++)
-        if (!fill_instance_group(m->instance_group[i], m->name, i, context->gpu_count, &b->arena))
+        if (!fill_instance_group(m, i, context, &b->arena))
             return false;
     return true;
 }

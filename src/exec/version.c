@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/processors.h"
 #include "exec/batch_strategy.h"
 #include "exec/groups.h"
 #include "exec/instance.h"
@@ -48,6 +49,7 @@ struct config_context version_config_context(const struct tis_version *v)
     const struct tis_backend_attribute *attribute = &v->backend->attribute;
     return (struct config_context){
         .gpu_count = v->gpu_count,
+        .processor_count = processors_usable(),
         .preferences = attribute->preferences,
         .preference_count = attribute->preference_count,
     };

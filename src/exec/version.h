@@ -111,9 +111,8 @@ struct tis_instance {
     /* under the version's lock */
     bool is_unused; /* open has become 0 */
     /* atomic */
-    _Atomic bool warming; /* runs its warm-up, which no statistics count */
-    _Atomic uint32_t
-        open; /* requests that it was given and that are not done, 1 more while it runs */
+    _Atomic bool warming;  /* runs its warm-up, which no statistics count */
+    _Atomic uint32_t open; /* requests given to it and not done, and 1 while it runs */
     /* the backend's */
     void *state;
 };

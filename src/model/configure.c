@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/processors.h"
 #include "model/labels.h"
 #include "repository/local.h"
 
@@ -111,7 +112,9 @@ static tis_error *validate(const struct config_builder *b, struct config_context
 static tis_error *complete(const char *name, const char *directory, bool auto_complete,
                            struct config_builder **b, struct model_config **ret_config)
 {
-    struct config_context context = { .directory_name = name, .incomplete = auto_complete };
+    struct config_context context = { .directory_name = name,
+                                      .processor_count = processors_usable(),
+                                      .incomplete = auto_complete };
     struct file_names files = { 0 };
     tis_error *err = NULL;
 

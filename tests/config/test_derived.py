@@ -5,6 +5,7 @@ server.
 Each model is described by the text of its file (None: no file) and what its finished configuration
 must be. One server serves all of them; the printed form of each must be read back as the same.
 """
+import os
 import pathlib
 import sys
 
@@ -18,9 +19,11 @@ from server import MODELS, Server, add_model, onnx_models, run  # noqa: E402
 
 PAIR = onnx_models.add_sub("FP32", [None, 16])
 SILERO = pathlib.Path(__file__).resolve().parents[2] / "third_party/fetched/silero_vad"
+INSTANCES = 2 if len(os.sched_getaffinity(0)) >= 4 else 1
 DEFAULTS = ('name: "{name}" platform: "onnxruntime_onnx" backend: "onnxruntime" '
             'default_model_filename: "model.onnx" version_policy {{ latest {{ num_versions: 1 }} }} '
-            'instance_group {{ name: "{name}" count: 1 kind: KIND_CPU }} ')
+            f'instance_group {{{{ name: "{{name}}" count: {INSTANCES} '
+            'kind: KIND_CPU }} ')
 BATCH_4 = "max_batch_size: 4 dynamic_batching { preferred_batch_size: 4 } "
 
 

@@ -94,6 +94,29 @@ static const struct {
       "name: \"net.python\" version_policy { latest { num_versions: 1 } } instance_group { name: "
       "\"net.python\" count: 1 kind: KIND_CPU } default_model_filename: \"model.py\" backend: "
       "\"python\"" },
+    { "name: 'm' backend: 'onnxruntime' instance_group [{}, {count: 1}, {kind: KIND_MODEL}, "
+      "{kind: KIND_GPU}]",
+      { .gpu_count = 1, .processor_count = 8 }, /* two on processors, if nothing is said */
+      "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 } } "
+      "instance_group { name: \"m_0\" count: 1 gpus: 0 kind: KIND_GPU } instance_group { name: "
+      "\"m_1\" count: 1 gpus: 0 kind: KIND_GPU } instance_group { name: \"m_2\" count: 1 kind: "
+      "KIND_MODEL } instance_group { name: \"m_3\" count: 1 gpus: 0 kind: KIND_GPU } "
+      "default_model_filename: \"model.onnx\" backend: \"onnxruntime\"" },
+    { "name: 'm' backend: 'onnxruntime' instance_group [{}, {count: 1}, {kind: KIND_MODEL}]",
+      { .processor_count = 4 },
+      "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 } } "
+      "instance_group { name: \"m_0\" count: 2 kind: KIND_CPU } instance_group { name: \"m_1\" "
+      "count: 1 kind: KIND_CPU } instance_group { name: \"m_2\" count: 1 kind: KIND_MODEL } "
+      "default_model_filename: \"model.onnx\" backend: \"onnxruntime\"" },
+    { "name: 'm' backend: 'onnxruntime'", /* with fewer, one instance */
+      { .processor_count = 3 },
+      "name: \"m\" platform: \"onnxruntime_onnx\" version_policy { latest { num_versions: 1 } } "
+      "instance_group { name: \"m\" count: 1 kind: KIND_CPU } default_model_filename: "
+      "\"model.onnx\" backend: \"onnxruntime\"" },
+    { "name: 'm' backend: 'b'",
+      { .processor_count = 8 },
+      "name: \"m\" version_policy { latest { num_versions: 1 } } instance_group { name: \"m\" "
+      "count: 1 kind: KIND_CPU } backend: \"b\"" },
     { "name: 'm' backend: 'b' max_batch_size: 8 dynamic_batching {} instance_group [{count: 2}, "
       "{name: 'g' kind: KIND_GPU}, {gpus: [0, 5]}, {gpus: 1}, {kind: KIND_MODEL count: -1}]",
       { .gpu_count = 2 },
