@@ -62,6 +62,12 @@ def models():
 dynamic_batching { max_queue_delay_microseconds: 2000 }
 instance_group { kind: KIND_CPU count: 2 }
 """ + WARMUP), onnx_models.ragged("INT32"))
+    m["ragged_strings"] = (f"""backend: "onnxruntime"
+max_batch_size: 8
+input {{ name: "TEXT" data_type: TYPE_STRING dims: [ -1 ] allow_ragged_batch: true }}
+output {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: [ -1 ] }}
+batch_output {{ kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "OUTPUT0" source_input: "TEXT" }}
+{batching(3)}""", onnx_models.numbers())
     m["example"] = (example(), onnx_models.segment_sums())
     m["lookup"] = (f"""backend: "onnxruntime"
 max_batch_size: 8
@@ -239,6 +245,16 @@ def test_statistics_count_requests_and_rows(server, protocol):
     assert grown == {"inference_count": 4, "execution_count": 1}
     assert after["inference_stats"]["success"]["count"] - \
         before["inference_stats"]["success"]["count"] == 2
+
+
+def test_ragged_strings(server, protocol):
+    calls = [{"TEXT": np.array([words], np.object_)} for words in
+             ([b"1", b"22.5"], [b"-3"], [b"4", b"55", b"666", b"7e3"])]
+    results, executions = infer_together(server, protocol, "ragged_strings",
+                                         [(call, None) for call in calls])
+    assert executions == 1
+    for call, got in zip(calls, results):
+        assert (got["OUTPUT0"] == call["TEXT"].astype("f4")).all()
 
 
 def test_example_of_the_documentation(server, protocol):

@@ -173,6 +173,12 @@ def masked():
                  [("OUTPUT0", "FP32", [None, "length"]), ("WHOLE", "FP32", [None, None])])
 
 
+def numbers():
+    """OUTPUT0 (FP32) = the decimal numbers in TEXT (BYTES), both flat."""
+    return model([node("Cast", ["TEXT"], ["OUTPUT0"], to=ELEMENTS["FP32"])],
+                 [("TEXT", "BYTES", [None])], [("OUTPUT0", "FP32", [None])])
+
+
 def segment_sums():
     """SUMS [N,1] = the sum of each request's part of VALUES (FP32, flat), of which OFFSETS (INT32 [N+1])
     says where it begins and the one before ends; SCALED = VALUES * 2, flat."""
