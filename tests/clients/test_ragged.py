@@ -8,6 +8,7 @@ import concurrent.futures
 import itertools
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -31,6 +32,21 @@ def batching(size):
             "instance_group { kind: KIND_CPU count: 1 }\n")
 
 
+def example():
+    """The configuration that docs/backends.md gives as the example of a ragged batch."""
+    page = (ROOT / "docs/backends.md").read_text()
+    found = re.search(r"Together:\n\n((?:    .*\n)+)", page)[1]
+    assert "dynamic_batching { }" in found
+    return 'backend: "onnxruntime"\n' + found.replace("dynamic_batching { }", batching(3))
+
+
+WARMUP = """
+model_warmup { name: "three rows" batch_size: 3 count: 2
+    inputs { key: "INPUT0" value { data_type: TYPE_FP32 dims: [ 7 ] random_data: true } }
+    inputs { key: "SIZE" value { data_type: TYPE_FP32 dims: [ 1 ] zero_data: true } } }
+"""
+
+
 def models():
     """{name: (config.pbtxt, model.onnx)}"""
     m = {}
@@ -45,7 +61,14 @@ def models():
         onnx_models.ragged_config("twins", "INT32", extra="""
 dynamic_batching { max_queue_delay_microseconds: 2000 }
 instance_group { kind: KIND_CPU count: 2 }
-"""), onnx_models.ragged("INT32"))
+""" + WARMUP), onnx_models.ragged("INT32"))
+    m["ragged_strings"] = (f"""backend: "onnxruntime"
+max_batch_size: 8
+input {{ name: "TEXT" data_type: TYPE_STRING dims: [ -1 ] allow_ragged_batch: true }}
+output {{ name: "OUTPUT0" data_type: TYPE_FP32 dims: [ -1 ] }}
+batch_output {{ kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "OUTPUT0" source_input: "TEXT" }}
+{batching(3)}""", onnx_models.numbers())
+    m["example"] = (example(), onnx_models.segment_sums())
     m["lookup"] = (f"""backend: "onnxruntime"
 max_batch_size: 8
 input {{ name: "INPUT0" data_type: TYPE_INT64 dims: [ 2 ] }}
@@ -222,6 +245,25 @@ def test_statistics_count_requests_and_rows(server, protocol):
     assert grown == {"inference_count": 4, "execution_count": 1}
     assert after["inference_stats"]["success"]["count"] - \
         before["inference_stats"]["success"]["count"] == 2
+
+
+def test_ragged_strings(server, protocol):
+    calls = [{"TEXT": np.array([words], np.object_)} for words in
+             ([b"1", b"22.5"], [b"-3"], [b"4", b"55", b"666", b"7e3"])]
+    results, executions = infer_together(server, protocol, "ragged_strings",
+                                         [(call, None) for call in calls])
+    assert executions == 1
+    for call, got in zip(calls, results):
+        assert (got["OUTPUT0"] == call["TEXT"].astype("f4")).all()
+
+
+def test_example_of_the_documentation(server, protocol):
+    calls = [{"VALUES": np.array([row], "f4")} for row in ([1, 2, 3], [10], [100, 200])]
+    results, executions = infer_together(server, protocol, "example", [(c, None) for c in calls])
+    assert executions == 1
+    for call, got in zip(calls, results):
+        assert (got["SUMS"] == [[call["VALUES"].sum()]]).all()
+        assert (got["SCALED"] == call["VALUES"] * 2).all()
 
 
 def test_many_requests_on_two_instances(server, protocol):

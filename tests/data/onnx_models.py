@@ -173,6 +173,35 @@ def masked():
                  [("OUTPUT0", "FP32", [None, "length"]), ("WHOLE", "FP32", [None, None])])
 
 
+def numbers():
+    """OUTPUT0 (FP32) = the decimal numbers in TEXT (BYTES), both flat."""
+    return model([node("Cast", ["TEXT"], ["OUTPUT0"], to=ELEMENTS["FP32"])],
+                 [("TEXT", "BYTES", [None])], [("OUTPUT0", "FP32", [None])])
+
+
+def segment_sums():
+    """SUMS [N,1] = the sum of each request's part of VALUES (FP32, flat), of which OFFSETS (INT32 [N+1])
+    says where it begins and the one before ends; SCALED = VALUES * 2, flat."""
+    def constants(element, code, **values):
+        return [constant(name, element, [len(numbers)], struct.pack(f"<{len(numbers)}{code}", *numbers))
+                for name, numbers in values.items()]
+
+    return model([node("CumSum", ["VALUES", "axis"], ["so_far"]),
+                  node("Concat", ["nothing", "so_far"], ["all"], axis=0),
+                  node("Slice", ["OFFSETS", "zero", "last"], ["begins"]),
+                  node("Slice", ["OFFSETS", "one", "end"], ["ends"]),
+                  node("Gather", ["all", "begins"], ["before"], axis=0),
+                  node("Gather", ["all", "ends"], ["after"], axis=0),
+                  node("Sub", ["after", "before"], ["sums"]),
+                  node("Unsqueeze", ["sums", "one"], ["SUMS"]),
+                  node("Add", ["VALUES", "VALUES"], ["SCALED"])],
+                 [("VALUES", "FP32", [None]), ("OFFSETS", "INT32", [None])],
+                 [("SUMS", "FP32", [None, 1]), ("SCALED", "FP32", [None])],
+                 [*constants("FP32", "f", nothing=[0.0]),
+                  constant("axis", "INT64", [], struct.pack("<q", 0)),
+                  *constants("INT64", "q", zero=[0], one=[1], last=[-1], end=[2 ** 62])])
+
+
 # What a batch input says, by the end of its kind's name: the input of ragged() that takes it.
 BATCH_INPUTS = {
     "ELEMENT_COUNT": [None],
