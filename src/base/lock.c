@@ -16,9 +16,10 @@ static _Thread_local const struct lock *held[HELD_MAX];
 static _Thread_local unsigned held_count;
 
 static const char *const names[] = {
-    [LOCK_REGISTRY] = "registry",     [LOCK_POOL] = "pool",     [LOCK_BACKENDS] = "backends",
-    [LOCK_VERSION] = "version",       [LOCK_ALARMS] = "alarms", [LOCK_ORDER] = "order",
-    [LOCK_STATISTICS] = "statistics", [LOCK_LOOP] = "loop",     [LOCK_SLAB] = "slab",
+    [LOCK_REGISTRY] = "registry", [LOCK_POOL] = "pool",       [LOCK_BACKENDS] = "backends",
+    [LOCK_VERSION] = "version",   [LOCK_LIMITER] = "limiter", [LOCK_TLS] = "tls",
+    [LOCK_ALARMS] = "alarms",     [LOCK_ORDER] = "order",     [LOCK_STATISTICS] = "statistics",
+    [LOCK_LOOP] = "loop",         [LOCK_SLAB] = "slab",
 };
 
 static void rank_check(const struct lock *l)

@@ -15,6 +15,7 @@ enum lock_rank {
     LOCK_POOL,         /* base/pool: a pool's list of jobs */
     LOCK_BACKENDS,     /* exec/backend: opened plug-ins (held across dlopen and Initialize) */
     LOCK_VERSION,      /* exec/version: queue and idle instances */
+    LOCK_LIMITER,      /* sched/limiter: resources and who waits for them */
     LOCK_ALARMS,       /* base/alarm: what is due when */
     LOCK_ORDER,        /* infer/order: answers that wait for their turn */
     LOCK_STATISTICS,   /* metrics: metrics and memory of plug-ins; api: counters of v1 */

@@ -646,8 +646,38 @@ static void check_gpus(struct checker *c, const char *where, const Inference__Mo
 }
 
 enum {
-    INSTANCES_MAX = 4096
-}; /* each is a thread */
+    INSTANCES_MAX = 4096, /* each is a thread */
+    RESOURCES_MAX = 64,   /* of a group's rate_limiter */
+};
+
+static void check_resources(struct checker *c, size_t group)
+{
+    const Inference__ModelRateLimiter *limiter = c->m->instance_group[group]->rate_limiter;
+    size_t count = limiter ? limiter->n_resources : 0;
+    if (count > RESOURCES_MAX) {
+        problem(c, place("instance_group[%zu].rate_limiter", group).text,
+                "too many resources (found %zu, expected at most %d)", count, RESOURCES_MAX);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const Inference__ModelRateLimiter__Resource *r = limiter->resources[i];
+        struct place where = place("instance_group[%zu].rate_limiter.resources[%zu]", group, i);
+        if (is_empty(r->name))
+            problem(c, where.text, "a resource needs a name (found '')");
+        if (r->count == 0)
+            problem(c, where.text,
+                    "resource '%s': an instance that needs none of it must not name it "
+                    "(found count 0, expected at least 1)",
+                    r->name);
+        for (size_t k = 0; k < i && !is_empty(r->name); k++) {
+            if (strcmp(limiter->resources[k]->name, r->name) == 0) {
+                problem(c, where.text, "resource '%s' is there twice (as resources[%zu])", r->name,
+                        k);
+                break;
+            }
+        }
+    }
+}
 
 static void check_instance_group(struct checker *c, size_t index)
 {
@@ -681,6 +711,7 @@ static void check_instance_group(struct checker *c, size_t index)
     if (g->count > INSTANCES_MAX)
         problem(c, where.text, "too many instances (found %d, expected at most %d)", g->count,
                 INSTANCES_MAX);
+    check_resources(c, index);
 }
 
 /* ---- warm-up ---- */
@@ -870,9 +901,6 @@ static void check_later_features(struct checker *c)
             "model_repository_agents", "repository agents are");
     for (size_t i = 0; i < m->n_instance_group; i++) {
         const Inference__ModelInstanceGroup *g = m->instance_group[i];
-        const Inference__ModelRateLimiter *limiter = g->rate_limiter;
-        not_yet(c, limiter && (limiter->n_resources || limiter->priority),
-                place("instance_group[%zu].rate_limiter", i).text, "rate limiting is");
         not_yet(c, g->n_secondary_devices, place("instance_group[%zu].secondary_devices", i).text,
                 "secondary devices are");
         not_yet(c, g->passive, place("instance_group[%zu].passive", i).text,

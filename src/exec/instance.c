@@ -56,6 +56,12 @@ tis_error *instance_create(struct tis_version *v, struct model_config *config,
         goto out;
     }
 
+    if (v->limiter)
+        err = error_wrap(limiter_join(v->limiter, &i->limits, group->rate_limiter, device_id),
+                         "model '%s' instance '%s'", v->model_name, name);
+    if (err)
+        goto out;
+
     *ret_instance = i;
     i = NULL;
 out:
@@ -112,6 +118,8 @@ void instance_destroy(struct tis_instance *i)
                         error_text(err));
         error_free(err);
     }
+    if (i->version->limiter)
+        limiter_leave(i->version->limiter, &i->limits);
     statistics_shard_close(i->statistics);
     free(i->host_policy_json.text);
     config_unref(i->config);

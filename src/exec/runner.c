@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "exec/batch_strategy.h"
+#include "exec/resources.h"
 #include "exec/warmup.h"
 
 enum {
@@ -29,6 +30,7 @@ tis_error *runner_create(struct tis_version *v, uint32_t count, struct tis_runne
     uint32_t max = v->scheduler->requests_max;
     r->version = v;
     r->instances = calloc(count, sizeof(struct tis_instance *));
+    list_init(&r->granted);
     r->requests = calloc(max, sizeof(struct tis_request *));
     r->given = calloc(max, sizeof(*r->given));
     if (!r->instances || !r->requests || !r->given) {
@@ -42,6 +44,7 @@ tis_error *runner_create(struct tis_version *v, uint32_t count, struct tis_runne
 void runner_add(struct tis_runner *r, struct tis_instance *instance)
 {
     r->instances[r->instance_count++] = instance;
+    instance->runner = r;
 }
 
 void runner_destroy(struct tis_runner *r)
@@ -163,19 +166,25 @@ static bool run_next(struct tis_runner *r)
     struct tis_version *v = r->version;
     struct scheduler *s = v->scheduler;
     struct tis_instance *i = r->instances[r->turn];
-    if (version_is_held(v))
+    uint32_t count = 0;
+    if (!version_is_held(v) && (!v->limiter || resources_get(r)))
+        count = s->ops->take(s, i->index, r->requests, s->requests_max, clock_ns());
+    if (count == 0) {
+        if (v->limiter && !r->waits)
+            resources_give_back(r);
         return false;
-    uint32_t count = s->ops->take(s, i->index, r->requests, s->requests_max, clock_ns());
-    if (count == 0)
-        return false;
+    }
     if (v->strategy)
         count = choose(r, count);
 
+    if (v->limiter)
+        resources_use(r);
     r->turn = (r->turn + 1) % r->instance_count;
     struct tis_runner *other = version_take_idle(v);
     if (v->strategy && !other) /* what was put back is ready later */
         version_set_alarm(v);
     lock_release(&v->lock);
+    resources_wake(&r->granted);
     if (other) /* there is more than this one can run now */
         park_wake(&other->park);
     instance_execute(i, r->requests, count, r->given);
@@ -190,19 +199,28 @@ static void run_all(struct tis_runner *r)
     while (!r->is_leaving) {
         if (run_next(r))
             continue;
-        park_prepare(&r->park);
-        r->idle_next = v->idle;
-        v->idle = r;
+        if (!r->waits) {
+            park_prepare(&r->park);
+            r->idle_next = v->idle;
+            v->idle = r;
+        }
         version_set_alarm(v);
         lock_release(&v->lock);
+        resources_wake(&r->granted);
         park_wait(&r->park);
         lock_take(&v->lock);
-        v->waking--;
+        if (r->waits)
+            r->waits = false;
+        else
+            v->waking--;
     }
+    if (v->limiter)
+        resources_give_back(r);
     /* What it may have been woken for is for another. */
     struct tis_runner *other = version_take_idle(v);
     version_set_alarm(v);
     lock_release(&v->lock);
+    resources_wake(&r->granted);
     if (other)
         park_wake(&other->park);
 }
@@ -247,8 +265,12 @@ tis_error *runner_wait_ready(struct tis_runner *r)
 void runner_leave(struct tis_runner *r)
 {
     struct tis_version *v = r->version;
+    struct list granted;
+    list_init(&granted);
     lock_take(&v->lock);
     r->is_leaving = true;
+    if (v->limiter)
+        resources_recall(r, &granted);
     struct tis_runner **at = &v->idle;
     while (*at && *at != r)
         at = &(*at)->idle_next;
@@ -258,6 +280,7 @@ void runner_leave(struct tis_runner *r)
         v->waking++;
     }
     lock_release(&v->lock);
+    resources_wake(&granted);
     if (was_idle)
         park_wake(&r->park);
 }

@@ -20,12 +20,15 @@ struct tis_runner {
     bool thread_started;
     struct tis_request **requests; /* one batch */
     struct given *given;
-    /* its thread */
-    uint32_t turn; /* the instance that is next */
+    /* its thread, or under the version's lock while it sleeps */
+    uint32_t turn;                /* the instance that is next */
+    struct limiter_member *asked; /* the instance that last asked the rate limiter; NULL: none */
+    struct list granted;          /* other runners' instances, to be woken outside of the lock */
     /* under the version's lock */
     struct tis_runner *idle_next;
     bool is_ready;   /* has initialised its instances, or failed to */
     bool is_leaving; /* shall end after the batch that it runs */
+    bool waits;      /* for resources, not in the idle list (exec/resources.h) */
     tis_error *error;
     /* any thread */
     struct park park; /* sleeps here while it is in the version's idle list */

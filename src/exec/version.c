@@ -13,6 +13,7 @@
 #include "exec/groups.h"
 #include "exec/instance.h"
 #include "exec/plugin_call.h"
+#include "exec/resources.h"
 #include "exec/runner.h"
 #include "infer/reason.h"
 #include "infer/response.h"
@@ -156,6 +157,7 @@ tis_error *version_create(const struct tis_version_options *options,
     v->hooks = options->hooks;
     v->host_policies = options->host_policies;
     v->gpu_count = options->gpu_count;
+    v->limiter = options->limiter;
     v->auto_complete_config = options->auto_complete_config;
     v->on_unused = options->on_unused;
     v->on_unused_arg = options->on_unused_arg;
@@ -283,6 +285,10 @@ struct tis_runner *version_take_idle(struct tis_version *v)
         ring_until(v, ready_ns);
         return NULL;
     }
+    if (v->limiter)
+        idle = resources_find_idle(v);
+    if (!idle)
+        return NULL;
     v->idle = idle->idle_next;
     v->waking++;
     return idle;

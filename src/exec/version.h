@@ -25,6 +25,7 @@
 #include "exec/host_policy.h"
 #include "infer/request.h"
 #include "metrics/statistics.h"
+#include "sched/limiter.h"
 #include "sched/scheduler.h"
 #include "tis/backend.h"
 
@@ -42,6 +43,7 @@ struct version_hooks {
 struct tis_version_options {
     struct backends *backends;
     struct alarms *alarms;
+    struct limiter *limiter;                   /* NULL: every instance may run at any time */
     const struct host_policies *host_policies; /* must outlive the version; NULL: none */
     struct tis_server *server;                 /* handed to plug-ins; opaque here */
     const char *model_name;
@@ -67,7 +69,8 @@ struct tis_version {
     struct version_hooks hooks;
     uint32_t gpu_count;
     bool auto_complete_config;
-    bool initializing; /* inside ModelInitialize, when SetConfig is allowed */
+    bool initializing;       /* inside ModelInitialize, when SetConfig is allowed */
+    struct limiter *limiter; /* NULL: none */
     const struct host_policies *host_policies; /* NULL: none */
     struct order *order;                       /* in which answers leave; NULL: in any */
     struct batch_strategy *strategy;           /* makes batches smaller; NULL: none */
@@ -108,6 +111,9 @@ struct tis_instance {
     struct tis_message host_policy_json;
     struct statistics_shard *statistics; /* one of the version's */
     bool initialized;                    /* the plug-in knows of it */
+    struct tis_runner *runner;           /* set when it has one */
+    /* its own rules (sched/limiter.h) */
+    struct limiter_member limits;
     /* under the version's lock */
     bool is_unused; /* open has become 0 */
     /* atomic */

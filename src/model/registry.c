@@ -180,6 +180,7 @@ static tis_error *version_load(struct version_job *v, struct tis_version **ret_v
             .backends = o->backends,
             .alarms = o->alarms,
             .host_policies = o->host_policies,
+            .limiter = o->limiter,
             .server = o->server,
             .model_name = v->model->name,
             .number = v->number,

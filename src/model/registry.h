@@ -40,6 +40,7 @@ struct registry_options {
     struct backends *backends;
     struct alarms *alarms;                     /* of the versions' queues */
     const struct host_policies *host_policies; /* NULL: none */
+    struct limiter *limiter;                   /* NULL: none */
     struct tis_server *server;
     uint32_t load_thread_count;
     uint64_t poll_ns; /* between looks at the models' config.pbtxt; 0: none */

@@ -19,6 +19,7 @@ enum option_type {
     OPTION_HOST_POLICY, /* repeatable <policy>,<key>=<value> */
     OPTION_RESTRICTION, /* repeatable <categories>:<key>=<value> */
     OPTION_METRICS,     /* repeatable <name>=<value> */
+    OPTION_RESOURCE,    /* repeatable <name>:<count>[:<device>] */
 };
 
 struct option_spec {
@@ -221,6 +222,18 @@ static const struct option_spec specs[] = {
       "instance group names its policy; without a name it is 'cpu', 'gpu_ID' or 'model', by its kind. "
       "May be given several times. Example: --host-policy=cpu,cpu-cores=2-7" },
 
+    HEADING("Rate limiter"),
+    TEXT(
+        "rate-limit", rate_limit, "off", "off|execution_count",
+        "execution_count: an instance runs only while it has the resources that its rate_limiter "
+        "asks for, and of those that wait for some the one with the fewest executions times priority "
+        "is first. off: rate_limiter in configurations is ignored."),
+    { "rate-limit-resource", OPTION_RESOURCE, FIELD(rate_limit_resources), NULL, 0, 0,
+      "NAME:COUNT[:DEVICE]",
+      "How much there is of resource NAME, on one device or on each; of a global resource, on the whole "
+      "server. May be given several times; there is nothing then of resources that are not given. "
+      "Default: as much as the instance needs that needs most of it." },
+
     HEADING("Server"),
     TEXT("id", id, NULL, "NAME",
          "Name of this server in status and metadata. Default: 'inference:0' for v1 clients, "
@@ -320,6 +333,34 @@ static tis_error *parse_host_policy(const struct option_spec *spec, char *text, 
     return list_add(array, sizeof(s), &s);
 }
 
+static tis_error *parse_resource(const struct option_spec *spec, char *text, void *array)
+{
+    struct limiter_amount a = { .name = text, .device = LIMITER_EVERY_DEVICE };
+    uint64_t device = 0, count = 0;
+    char *colon = strchr(text, ':');
+    char *second = colon ? strchr(colon + 1, ':') : NULL;
+    size_t count_len = colon ? (second ? (size_t)(second - colon) : strlen(colon)) - 1 : 0;
+    if (!colon || colon == text || !number_parse_u64(colon + 1, count_len, &count) ||
+        count > UINT32_MAX ||
+        (second &&
+         (!number_parse_u64(second + 1, strlen(second + 1), &device) || device > INT32_MAX)))
+        return INVALID("--%s=%s: expected %s, for example gpu_memory:4 or gpu_memory:4:0",
+                       spec->name, text, spec->argument);
+    *colon = '\0';
+    a.count = (uint32_t)count;
+    if (second)
+        a.device = (int32_t)device;
+
+    const struct limiter_amount *given = *(struct limiter_amount **)array;
+    uint64_t given_count = *(uint64_t *)((void **)array + 1);
+    for (uint64_t i = 0; i < given_count; i++) {
+        if (strcmp(given[i].name, a.name) == 0 && given[i].device == a.device)
+            return INVALID("--%s=%s:%s: given twice for the same device (found %" PRIu32 " before)",
+                           spec->name, text, colon + 1, given[i].count);
+    }
+    return list_add(array, sizeof(a), &a);
+}
+
 static tis_error *set_option(struct options *o, const struct option_spec *spec, char *text)
 {
     switch (spec->type) {
@@ -342,6 +383,8 @@ static tis_error *set_option(struct options *o, const struct option_spec *spec, 
         return parse_backend(spec, text, field_of(o, spec));
     case OPTION_HOST_POLICY:
         return parse_host_policy(spec, text, field_of(o, spec));
+    case OPTION_RESOURCE:
+        return parse_resource(spec, text, field_of(o, spec));
     case OPTION_RESTRICTION: /* the value is a secret: not in the error */
         return error_wrap(restrictions_add(field_of(o, spec), text), "--%s", spec->name);
     case OPTION_METRICS:
@@ -490,6 +533,8 @@ static tis_error *check_together(const struct options *o)
                        "(expected none or poll)");
     if (strcmp(o->model_control_mode, "none") != 0 && strcmp(o->model_control_mode, "poll") != 0)
         return INVALID("--model-control-mode=%s: expected none or poll", o->model_control_mode);
+    if (strcmp(o->rate_limit, "off") != 0 && strcmp(o->rate_limit, "execution_count") != 0)
+        return INVALID("--rate-limit=%s: expected off or execution_count", o->rate_limit);
     if (o->help || o->version || o->print_model_config)
         return NULL;
     if (o->repository_count == 0)
@@ -532,6 +577,7 @@ void options_fini(struct options *o)
     free(o->repositories);
     free(o->backend_settings);
     free(o->host_policies);
+    free(o->rate_limit_resources);
     *o = (struct options){ 0 };
 }
 

@@ -18,6 +18,7 @@
 #include "exec/backend.h"
 #include "exec/host_policy.h"
 #include "metrics/settings.h"
+#include "sched/limiter.h"
 
 /* TLS of one port. */
 struct ssl_options {
@@ -99,6 +100,9 @@ struct options {
 
     struct host_policy_setting *host_policies;
     uint64_t host_policy_count;
+    const char *rate_limit; /* off, execution_count */
+    struct limiter_amount *rate_limit_resources;
+    uint64_t rate_limit_resource_count;
 
     bool log_info;
     bool log_warning;

@@ -18,6 +18,7 @@
 #include "model/registry.h"
 #include "net/loop.h"
 #include "net/tls.h"
+#include "sched/limiter.h"
 
 /* For ALPN, in order of preference. A client that can do both gets HTTP/1.1 on the HTTP port: only
  * gRPC is spoken over HTTP/2 there. */
@@ -46,6 +47,7 @@ struct server {
     struct registry *registry;
     struct pool *workers;
     struct alarms *alarms;
+    struct limiter *limiter; /* NULL: --rate-limit=off */
     struct tis_server plugin_view;
     struct budget budget;
     struct api api;
@@ -289,6 +291,10 @@ static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg)
                                    "/sys/devices/system", &s->host_policies);
     if (!err)
         err = alarms_create(&s->alarms);
+    if (!err && strcmp(o->rate_limit, "off") != 0)
+        err = limiter_create(o->rate_limit_resources, o->rate_limit_resource_count, &s->limiter);
+    else if (o->rate_limit_resource_count > 0)
+        log_warning("--rate-limit-resource has no effect without --rate-limit=execution_count");
     if (err)
         return err;
     return registry_create(
@@ -298,6 +304,7 @@ static tis_error *create_registry(struct server *s, void (*on_loaded)(void *arg)
             .backends = s->backends,
             .alarms = s->alarms,
             .host_policies = s->host_policies,
+            .limiter = s->limiter,
             .server = &s->plugin_view,
             .load_thread_count = (uint32_t)o->model_load_thread_count,
             .auto_complete_config = complete,
@@ -385,6 +392,7 @@ void server_destroy(struct server *s)
         loop_stop(s->loops[i]);
     pool_destroy(s->workers);
     registry_destroy(s->registry);
+    limiter_destroy(s->limiter);
     alarms_destroy(s->alarms);
     host_policies_destroy(s->host_policies);
     backends_destroy(s->backends);

@@ -11,6 +11,7 @@
  */
 #include <inttypes.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -382,6 +383,67 @@ static void metrics_delete(struct model *model)
     }
 }
 
+/* ---- Executions at the same time: for the rate limiter, nothing bad here ---- */
+
+static _Atomic int32_t running;
+
+/* Answers with the most that ran at the same time, in the sum of their weights. */
+static void run_weighs(TRITONBACKEND_Request *request, int32_t weight)
+{
+    struct timespec while_others_come = { .tv_nsec = 200000 };
+    int32_t most = atomic_fetch_add(&running, weight) + weight;
+    nanosleep(&while_others_come, NULL);
+    int32_t now = atomic_fetch_sub(&running, weight);
+    if (now > most)
+        most = now;
+
+    TRITONBACKEND_Response *response;
+    TRITONBACKEND_Output *output;
+    TRITONSERVER_MemoryType memory = TRITONSERVER_MEMORY_CPU;
+    int64_t memory_id = 0, shape[] = { 4 };
+    void *to;
+    check(TRITONBACKEND_ResponseNew(&response, request));
+    check(TRITONBACKEND_ResponseOutput(response, &output, "OUTPUT0", TRITONSERVER_TYPE_INT32, shape,
+                                       1));
+    check(TRITONBACKEND_OutputBuffer(output, &to, 4 * sizeof(most), &memory, &memory_id));
+    for (int i = 0; i < 4; i++)
+        memcpy((char *)to + (size_t)i * sizeof(most), &most, sizeof(most));
+    send(response, FINAL);
+    release(request);
+}
+
+static void run_weighs_1(TRITONBACKEND_Request *request)
+{
+    run_weighs(request, 1);
+}
+
+static void run_weighs_2(TRITONBACKEND_Request *request)
+{
+    run_weighs(request, 2);
+}
+
+static void run_weighs_4(TRITONBACKEND_Request *request)
+{
+    run_weighs(request, 4);
+}
+
+/* An execution posts the first and then waits for the second, which the test finds with dlsym(). */
+__attribute__((visibility("default"))) sem_t bad_gate_reached, bad_gate_open;
+
+__attribute__((constructor)) static void make_gate(void)
+{
+    sem_init(&bad_gate_reached, 0, 0);
+    sem_init(&bad_gate_open, 0, 0);
+}
+
+static void run_gate(TRITONBACKEND_Request *request)
+{
+    sem_post(&bad_gate_reached);
+    while (sem_wait(&bad_gate_open) != 0)
+        continue;
+    run_ok(request);
+}
+
 static const struct {
     const char *mode;
     void (*run)(TRITONBACKEND_Request *request);
@@ -409,6 +471,10 @@ static const struct {
     { "shape_negative", run_shape_negative },
     { "shape_other", run_shape_other },
     { "bad_strings", run_bad_strings },
+    { "weighs_1", run_weighs_1 },
+    { "weighs_2", run_weighs_2 },
+    { "weighs_4", run_weighs_4 },
+    { "gate", run_gate },
 };
 
 /* ---- Memory that is said to be used ---- */

@@ -382,17 +382,26 @@ static const struct {
       "model 'm' ensemble_scheduling: ensembles are not supported by this server yet; remove this "
       "field to serve the model",
       0 },
-    { GOOD "response_cache { enable: true } instance_group { rate_limiter { "
-           "priority: 1 } passive: true secondary_devices {} } model_repository_agents { agents {} "
+    { GOOD "response_cache { enable: true } instance_group { passive: true secondary_devices {} } "
+           "model_repository_agents { agents {} "
            "}",
       "model 'm' response_cache: the response cache is not supported by "
       "this server yet; remove this field to serve the model; model 'm' model_repository_agents: "
       "repository agents are not supported by this server yet; remove this field to serve the "
-      "model; model 'm' instance_group[0].rate_limiter: rate limiting is not supported by this "
-      "server yet; remove this field to serve the model; model 'm' "
-      "instance_group[0].secondary_devices: secondary devices are not supported by this server "
-      "yet; remove this field to serve the model; model 'm' instance_group[0].passive: passive "
-      "instances are not supported by this server yet; remove this field to serve the model",
+      "model; model 'm' instance_group[0].secondary_devices: secondary devices are not supported "
+      "by this server yet; remove this field to serve the model; model 'm' "
+      "instance_group[0].passive: passive instances are not supported by this server yet; remove this field to serve the model",
+      0 },
+    { GOOD "instance_group { rate_limiter { resources [ { name: 'R' count: 1 }, { name: 'S' "
+           "global: true count: 4294967295 } ] priority: 7 } } instance_group { rate_limiter {} }",
+      "", 0 },
+    { GOOD
+      "instance_group {} instance_group { rate_limiter { resources [ { name: 'R' }, { count: 1 "
+      "}, { name: 'R' global: true count: 2 }, { name: 'S' count: 1 } ] } }",
+      "model 'm' instance_group[1].rate_limiter.resources[0]: resource 'R': an instance that needs "
+      "none of it must not name it (found count 0, expected at least 1); model 'm' "
+      "instance_group[1].rate_limiter.resources[1]: a resource needs a name (found ''); model 'm' "
+      "instance_group[1].rate_limiter.resources[2]: resource 'R' is there twice (as resources[0])",
       0 },
     { GOOD "response_cache {} model_transaction_policy { decoupled: true }", "", 0 },
 };

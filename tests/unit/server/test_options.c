@@ -121,6 +121,62 @@ static void test_lists(void **state)
     options_fini(&o);
 }
 
+struct refused {
+    const char *line;
+    const char *text; /* in the error */
+};
+
+static void assert_refused(const struct refused *cases, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct options o = { .http_port = 7 };
+        char storage[512];
+        tis_error *err = parse(cases[i].line, storage, &o);
+        if (!err || !strstr(error_text(err), cases[i].text))
+            fail_msg("%s: %s", cases[i].line, err ? error_text(err) : "accepted");
+        assert_int_equal(error_code(err), TRITONSERVER_ERROR_INVALID_ARG);
+        assert_int_equal(o.http_port, 7); /* untouched */
+        error_free(err);
+    }
+}
+
+static void test_resources(void **state)
+{
+    (void)state;
+    struct options o;
+    char storage[512];
+    assert_null(
+        parse("--rate-limit=execution_count --rate-limit-resource=R:4 --rate-limit-resource "
+              "a.b:0:0 --rate-limit-resource=R:4294967295:2147483647",
+              storage, &o));
+    static const struct limiter_amount expected[] = { { "R", 4, LIMITER_EVERY_DEVICE },
+                                                      { "a.b", 0, 0 },
+                                                      { "R", UINT32_MAX, INT32_MAX } };
+    assert_string_equal(o.rate_limit, "execution_count");
+    assert_int_equal(o.rate_limit_resource_count, 3);
+    for (size_t i = 0; i < 3; i++) {
+        assert_string_equal(o.rate_limit_resources[i].name, expected[i].name);
+        assert_int_equal(o.rate_limit_resources[i].count, expected[i].count);
+        assert_int_equal(o.rate_limit_resources[i].device, expected[i].device);
+    }
+    options_fini(&o);
+
+    static const struct refused cases[] = {
+        { "--rate-limit=on", "--rate-limit=on: expected off or execution_count" },
+        { "--rate-limit-resource=R", "--rate-limit-resource=R: expected NAME:COUNT[:DEVICE]" },
+        { "--rate-limit-resource=R:", "expected NAME:COUNT[:DEVICE]" },
+        { "--rate-limit-resource=:1", "expected NAME:COUNT[:DEVICE]" },
+        { "--rate-limit-resource=R:-1", "expected NAME:COUNT[:DEVICE]" },
+        { "--rate-limit-resource=R:4294967296", "expected NAME:COUNT[:DEVICE]" },
+        { "--rate-limit-resource=R:1:", "expected NAME:COUNT[:DEVICE]" },
+        { "--rate-limit-resource=R:1:2147483648", "expected NAME:COUNT[:DEVICE]" },
+        { "--rate-limit-resource=R:1:2:3", "expected NAME:COUNT[:DEVICE]" },
+        { "--rate-limit-resource=R:1:0 --rate-limit-resource=R:1 --rate-limit-resource=R:2:0",
+          "--rate-limit-resource=R:2:0: given twice for the same device (found 1 before)" },
+    };
+    assert_refused(cases, ARRAY_LEN(cases));
+}
+
 /* What may stand together. */
 static void test_together(void **state)
 {
@@ -157,10 +213,7 @@ static void test_together(void **state)
 static void test_errors(void **state)
 {
     (void)state;
-    static const struct {
-        const char *line;
-        const char *text; /* in the error */
-    } cases[] = {
+    static const struct refused cases[] = {
         /* unknown, with the nearest */
         { "--http-prot=1", "Unrecognized option: --http-prot=1 (did you mean --http-port?)" },
         { "--model-repositry /x", "did you mean --model-repository?" },
@@ -206,16 +259,7 @@ static void test_errors(void **state)
         { "--http-use-ssl-mutual --http-server-cert=a --http-server-key=b",
           "--http-use-ssl-mutual needs --http-root-cert=FILE" },
     };
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct options o = { .http_port = 7 };
-        char storage[512];
-        tis_error *err = parse(cases[i].line, storage, &o);
-        if (!err || !strstr(error_text(err), cases[i].text))
-            fail_msg("%s: %s", cases[i].line, err ? error_text(err) : "accepted");
-        assert_int_equal(error_code(err), TRITONSERVER_ERROR_INVALID_ARG);
-        assert_int_equal(o.http_port, 7); /* untouched */
-        error_free(err);
-    }
+    assert_refused(cases, ARRAY_LEN(cases));
 }
 
 static void assert_metrics_address(const char *line, const char *expected)
@@ -298,11 +342,11 @@ static void test_help(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_bools),
-        cmocka_unit_test(test_values),        cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_together),      cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_no_repository), cmocka_unit_test(test_help),
-        cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_defaults),  cmocka_unit_test(test_bools),
+        cmocka_unit_test(test_values),    cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_resources), cmocka_unit_test(test_together),
+        cmocka_unit_test(test_errors),    cmocka_unit_test(test_no_repository),
+        cmocka_unit_test(test_help),      cmocka_unit_test(test_metrics),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
