@@ -84,7 +84,7 @@ def message(model, name, size, rows=1):
 
 def executions(server, model):
     """[["a", "b"], ["c"]]: the ids of each execution so far."""
-    found = [re.search(rf"trace {model}_0_\d+ execute (.*)$", line)
+    found = [re.search(rf"trace {model}_0_\d+_cpu execute (.*)$", line)
              for line in list(server.stderr_lines)]
     return [match[1].split(",") for match in found if match]
 

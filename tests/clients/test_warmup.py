@@ -94,11 +94,11 @@ def test_every_instance_runs_before_the_model_is_ready(tmp_path, backends):
     with serve(tmp_path, backends) as server:
         server.wait_log("model state model=m version=1 from=LOADING to=READY")
         events = [match[1] for match in matching(
-            server, r"(trace m_0_\d \w+ ?\S*|model state model=m .*to=READY)")]
+            server, r"(trace m_0_\d_cpu \w+ ?\S*|model state model=m .*to=READY)")]
         assert events.pop().startswith("model state")
         each = ["initialize begin", "initialize end", "execute -", "execute -,-,-", "execute -,-,-"]
-        assert events == [f"trace m_0_{i} {what}" for i in range(3) for what in each]
-        assert warmed(server, "m") == [(f"m_0_{i}", *row) for i in range(3) for row in (
+        assert events == [f"trace m_0_{i}_cpu {what}" for i in range(3) for what in each]
+        assert warmed(server, "m") == [(f"m_0_{i}_cpu", *row) for i in range(3) for row in (
             ("one", "1", "1", "1"), ("more", "1", "2", "3"), ("more", "2", "2", "3"))]
         assert_counts_nothing(server, "m")
         head = {"inputs": [binary_input("INPUT0", "INT32", [1, 4], 16)]}
@@ -139,7 +139,7 @@ def test_random_integers_are_small_and_no_zeros(tmp_path, start):
             onnx=onnx_models.lookup([64], rows))
     with start(tmp_path, "--exit-on-error=false", "--strict-readiness=false") as server:
         assert server.get("/v2/models/rows_128/ready").status == 200
-        assert "instance 'rows_10_0_0' warm-up sample 'random': " in reason(server, "rows_10")
+        assert "instance 'rows_10_0_cpu' warm-up sample 'random': " in reason(server, "rows_10")
 
 
 @pytest.mark.parametrize("kind", ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32",
@@ -192,7 +192,7 @@ def test_files_that_do_not_fit(tmp_path, start):
         for name, (_, _, words) in FILES.items():
             words = words.format(file=tmp_path / name / "warmup" / "data")
             found = reason(server, name)
-            assert f"model '{name}' instance '{name}_0_0' warm-up sample 'the file': " in found
+            assert f"model '{name}' instance '{name}_0_cpu' warm-up sample 'the file': " in found
             assert words in found
 
 
@@ -210,7 +210,7 @@ def test_failing_execution_fails_the_load(tmp_path, backends):
         for name, words in (("error_execute", "execute fails"),
                             ("shape_other", "output 'OUTPUT0' with 16 bytes, which its shape [5]")):
             found = reason(server, name)
-            assert f"model '{name}' instance '{name}_0_0' warm-up sample 'first': " in found
+            assert f"model '{name}' instance '{name}_0_cpu' warm-up sample 'first': " in found
             assert words in found
         ready = {entry["name"] for entry in server.index() if entry["state"] == "READY"}
         assert ready == {"good", "late", "late_after_release", "two_responses", "no_response",
@@ -243,7 +243,7 @@ def test_never_answered(tmp_path, backends):
         states = {entry["name"]: entry["state"] for entry in server.index()}
         assert states == {"never": "LOADING", "good": "READY"}
         assert server.get("/v2/models/never/ready").status == 400
-        line = server.wait_log("warm-up waits model=never instance=never_0_0 sample=\"lost\"")
+        line = server.wait_log("warm-up waits model=never instance=never_0_cpu sample=\"lost\"")
         assert "unanswered=1" in line
         server.stop(status=1)
         server.wait_log("Exit timeout expired")
@@ -257,7 +257,7 @@ def test_server_ends_during_many_runs(tmp_path, backends):
     add_model(tmp_path, "m", bad("late", extra=warmup("long", zeros([4], "INT32"), count=1000000)))
     server = serve(tmp_path, backends, "--exit-timeout-secs=20", wait=False)
     try:
-        server.wait_log('instance=m_0_0 sample="long" run=2 of=1000000')
+        server.wait_log('instance=m_0_cpu sample="long" run=2 of=1000000')
         server.stop()
         assert len(ran(server, "m")) < 1000
     finally:
@@ -292,6 +292,6 @@ def test_instances_initialise_as_the_backend_allows(tmp_path, backends, parallel
     ParallelModelInstanceLoading both have begun before one ends; without it they never meet."""
     add_model(tmp_path, "m", bad("trace", extra=instances(2)))
     with serve(tmp_path, backends, f"--backend-config=bad,parallel={parallel}") as server:
-        events = [match[1] for match in matching(server, r"trace m_0_\d initialize (\w+)")]
+        events = [match[1] for match in matching(server, r"trace m_0_\d_cpu initialize (\w+)")]
         assert events == (["begin", "begin", "end", "end"] if parallel == "true" else
                           ["begin", "end", "begin", "end"])
