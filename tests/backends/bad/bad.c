@@ -554,6 +554,16 @@ static void describe(TRITONBACKEND_ModelInstance *instance)
     check(TRITONSERVER_LogMessage(TRITONSERVER_LOG_INFO, __FILE__, __LINE__, text));
 }
 
+/* 1 for the first thread that asks, and so on. */
+static int32_t thread_number(void)
+{
+    static _Atomic int32_t last;
+    static _Thread_local int32_t mine;
+    if (mine == 0)
+        mine = atomic_fetch_add(&last, 1) + 1;
+    return mine;
+}
+
 /* OUTPUT0, four INT32: the thread, the instance's device and kind, and 0. Slow, so that other threads
  * have a chance. */
 static void run_place(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request *request)
@@ -565,7 +575,7 @@ static void run_place(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Reque
     TRITONSERVER_InstanceGroupKind kind;
     int64_t memory_id = 0;
     void *to;
-    int32_t place[4] = { (int32_t)gettid() };
+    int32_t place[4] = { thread_number() };
     struct timespec delay = { .tv_nsec = 2000000 };
     nanosleep(&delay, NULL);
     check(TRITONBACKEND_ModelInstanceDeviceId(instance, &place[1]));

@@ -89,11 +89,11 @@ static struct model_config *configure(const char *mode, const char *groups, uint
 }
 
 /* key, value: a setting of the backend, or NULL. */
-static void create(struct fixture *f, const char *key, const char *value, const char *groups,
-                   uint32_t gpu_count)
+static void create_mode(struct fixture *f, const char *mode, const char *key, const char *value,
+                        const char *groups, uint32_t gpu_count)
 {
     const struct backend_setting setting = { "unit", key, value };
-    struct model_config *config = configure("place", groups, gpu_count);
+    struct model_config *config = configure(mode, groups, gpu_count);
     *f = (struct fixture){ 0 };
     assert_null(backends_create(&(struct backends_options){ .directory = root,
                                                             .settings = &setting,
@@ -112,6 +112,12 @@ static void create(struct fixture *f, const char *key, const char *value, const 
         },
         &f->version));
     config_unref(config);
+}
+
+static void create(struct fixture *f, const char *key, const char *value, const char *groups,
+                   uint32_t gpu_count)
+{
+    create_mode(f, "place", key, value, groups, gpu_count);
 }
 
 static void end(struct fixture *f)
@@ -353,6 +359,33 @@ static void test_failed_change(void **state)
     end(&f);
 }
 
+/* Requests that the plug-in answers long after Execute has returned are waited for before their
+ * instance is finalised. */
+static void test_open_requests(void **state)
+{
+    (void)state;
+    enum {
+        COUNT = 3
+    };
+    struct fixture f;
+    struct ticket tickets[COUNT];
+    create_mode(&f, "late", NULL, NULL, "instance_group { name: 'a' count: 2 }", 0);
+    for (int i = 0; i < COUNT; i++)
+        submit(&tickets[i], f.version);
+    uint64_t deadline = clock_ns() + DEADLINE_NS;
+    while (version_pending(f.version) > 0) {
+        assert_true(clock_ns() < deadline);
+        usleep(1000); /* polls an event: they were taken */
+    }
+    /* The answers come after 200 ms. */
+    change(&f, "instance_group { name: 'b' }", "b_0_cpu");
+    for (int i = 0; i < COUNT; i++) {
+        assert_non_null(tickets[i].response);
+        finish(&tickets[i]);
+    }
+    end(&f);
+}
+
 /* ---- Changes under load ---- */
 
 struct load {
@@ -415,6 +448,7 @@ int main(void)
         cmocka_unit_test(test_change),
         cmocka_unit_test(test_change_of_shared_threads),
         cmocka_unit_test(test_failed_change),
+        cmocka_unit_test(test_open_requests),
         cmocka_unit_test(test_changes_under_load),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
