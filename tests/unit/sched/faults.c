@@ -330,7 +330,7 @@ static void shape_plain(struct settings *s)
     s->rules.compares_inputs = false;
     s->policies[0] = (struct queue_policy){ 0 };
     s->traffic = TRAFFIC_OVERLOAD;
-    s->put_back_percent = 0;
+    s->put_back = false;
     s->cancel_percent = 0;
     s->timeout_percent = 0;
     s->largest_percent = 0;
@@ -385,7 +385,7 @@ static void shape_cancel(struct settings *s)
 static void shape_put_back(struct settings *s)
 {
     shape_plain(s);
-    s->put_back_percent = 50;
+    s->put_back = true;
 }
 
 static void shape_unlike(struct settings *s)

@@ -408,6 +408,8 @@ static void execute(struct simulation *sim, struct fake_runner *r)
             oracle_blame(oracle_of(sim), VIOLATION_MISTAKEN, "request %u does not wait",
                          record_of(r->batch[i])->number);
     }
+    sim->outcome.executions++;
+    sim->outcome.requests += r->count;
     r->state = FAKE_RUNNING;
     r->next_ns = sim->now_ns + 1 + random_ns(&sim->random, sim->settings.run_ns_max);
 }
@@ -422,19 +424,24 @@ static void wake_other(struct simulation *sim)
         park_wake(&other->park);
 }
 
-/* A custom strategy goes through the batch without the lock and refuses the last ones. */
+/* A custom strategy has gone through the batch, without the lock, and may refuse the last ones. */
 static void choose(struct simulation *sim, struct fake_runner *r)
 {
     struct tis_version *v = &sim->version;
-    uint32_t kept = 1 + random_below(&sim->random, r->count - 1);
-    for (uint32_t i = kept; i < r->count; i++)
+    uint32_t chosen = 1 + random_below(&sim->random, r->count);
+    for (uint32_t i = chosen; i < r->count; i++)
         record_of(r->batch[i])->came_ns = sim->now_ns;
     lock_take(&v->lock);
-    v->scheduler->ops->put_back(v->scheduler, r->batch + kept, r->count - kept);
-    version_set_alarm(v);
+    v->choosing = false;
+    if (chosen < r->count)
+        v->scheduler->ops->put_back(v->scheduler, r->batch + chosen, r->count - chosen);
+    struct tis_runner *other = version_take_idle(v);
+    if (!other)
+        version_set_alarm(v);
     lock_release(&v->lock);
-    wake_other(sim);
-    r->count = kept;
+    if (other)
+        park_wake(&other->park);
+    r->count = chosen;
     execute(sim, r);
 }
 
@@ -448,6 +455,18 @@ static void fall_asleep(struct simulation *sim, struct fake_runner *r)
     version_set_alarm(v);
 }
 
+/* What it may have been woken for is for another. */
+static void leave(struct simulation *sim, struct fake_runner *r)
+{
+    struct tis_version *v = &sim->version;
+    wake_other(sim);
+    lock_take(&v->lock);
+    version_set_alarm(v);
+    lock_release(&v->lock);
+    r->state = FAKE_AWAY;
+    r->next_ns = NEVER;
+}
+
 /* run_all() and run_next(). */
 static void look(struct simulation *sim, struct fake_runner *r)
 {
@@ -459,30 +478,21 @@ static void look(struct simulation *sim, struct fake_runner *r)
         v->waking--;
     r->state = FAKE_LOOKING;
     r->count = 0;
-    if (!r->base.is_leaving) {
+    if (!r->base.is_leaving && !version_is_held(v))
         r->count = s->ops->take(s, index, r->batch, s->requests_max, sim->clock_ns);
-        if (r->count == 0)
-            fall_asleep(sim, r);
-    }
+    if (r->count > 0 && sim->settings.put_back)
+        v->choosing = true;
+    if (r->count == 0 && !r->base.is_leaving)
+        fall_asleep(sim, r);
     lock_release(&v->lock);
-    if (r->state == FAKE_ASLEEP)
-        return;
 
-    wake_other(sim);
     if (r->base.is_leaving) {
-        lock_take(&v->lock);
-        version_set_alarm(v);
-        lock_release(&v->lock);
-        r->state = FAKE_AWAY;
-        r->next_ns = NEVER;
-        return;
-    }
-    sim->outcome.executions++;
-    sim->outcome.requests += r->count;
-    if (r->count > 1 && random_percent(&sim->random, sim->settings.put_back_percent)) {
+        leave(sim, r);
+    } else if (r->count > 0 && sim->settings.put_back) {
         r->state = FAKE_CHOOSING;
         r->next_ns = sim->now_ns + random_ns(&sim->random, sim->settings.split_ns_max);
-    } else {
+    } else if (r->count > 0) {
+        wake_other(sim);
         execute(sim, r);
     }
 }
@@ -593,7 +603,7 @@ static void check_silence(struct simulation *sim, uint64_t next_ns)
     oracle_expect_expiry(o, next_ns);
 
     bool is_idle = false;
-    bool is_awake = false;
+    bool is_awake = sim->version.choosing; /* nobody else may look */
     for (uint32_t i = 0; i <= sim->settings.instances; i++) {
         is_idle = is_idle || sim->runners[i].state == FAKE_ASLEEP;
         is_awake =
@@ -735,7 +745,7 @@ static void settings_draw(struct settings *s, uint64_t *random)
     s->run_ns_max = runs_ns[random_below(random, ARRAY_LEN(runs_ns))];
     s->late_ns_max = random_percent(random, 50) ? 0 : 40000;
     s->split_ns_max = random_percent(random, 50) ? 0 : 20000;
-    s->put_back_percent = is_dynamic && random_percent(random, 20) ? 50 : 0;
+    s->put_back = is_dynamic && random_percent(random, 20);
     s->size_max =
         random_percent(random, 50) ? rules->batch_size_max : (rules->batch_size_max + 2) / 3;
     s->rows_at_once = 1 + random_below(random, rules->batch_size_max);
@@ -801,7 +811,7 @@ static struct simulation *simulation_create(uint64_t seed, const struct fault *f
     p->judged = judged_create(sim, seed);
     oracle_init(&p->oracle, &s->rules, s->arrivals + 1);
     p->oracle.slack_ns = s->late_ns_max;
-    p->oracle.puts_back = s->put_back_percent > 0;
+    p->oracle.puts_back = s->put_back;
     p->base = (struct scheduler){ .ops = &probe_ops,
                                   .requests_max = p->judged->requests_max,
                                   .expiry_ns = NEVER };

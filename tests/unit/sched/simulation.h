@@ -30,9 +30,9 @@ struct settings {
     int32_t preferred[PREFERRED_MAX];
     uint32_t instances;
     uint64_t run_ns_max;
-    uint64_t late_ns_max;      /* of an alarm, and of a thread that is woken */
-    uint64_t split_ns_max;     /* between the submission of a request and its wake */
-    uint32_t put_back_percent; /* of batches of which a custom strategy refuses a part */
+    uint64_t late_ns_max;  /* of an alarm, and of a thread that is woken */
+    uint64_t split_ns_max; /* between the submission of a request and its wake */
+    bool put_back;         /* a custom strategy refuses parts of batches */
     enum traffic traffic;
     uint32_t size_max;      /* rows of a request */
     uint32_t rows_at_once;  /* that an execution has to run, for the instances to keep up */
