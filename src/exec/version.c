@@ -311,6 +311,17 @@ void version_wake(struct tis_version *v)
         park_wake(&idle->park);
 }
 
+void version_hurry(struct tis_version *v)
+{
+    lock_take(&v->lock);
+    v->held_until = 0;
+    v->scheduler->ops->hurry(v->scheduler);
+    struct tis_runner *idle = version_take_idle(v);
+    lock_release(&v->lock);
+    if (idle)
+        park_wake(&idle->park);
+}
+
 /* Refuses what has waited too long. */
 static void expire(struct tis_version *v, uint64_t now_ns)
 {

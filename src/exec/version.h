@@ -145,6 +145,9 @@ void version_wake(struct tis_version *v);
  * running one is marked for the backend to see. The caller must know that req is not done yet. */
 void version_cancel(struct tis_version *v, struct tis_request *req);
 
+/* The server ends: what waits for others to fill its batch runs now. */
+void version_hurry(struct tis_version *v);
+
 /* Gives v, while it serves, the instances that the groups of `config` ask for: v's own configuration with
  * other instance groups, complete and valid; a reference is taken. New ones are ready before old ones end,
  * which finish what they run. A loading thread, one at a time for each version. Errors: the plug-in's;

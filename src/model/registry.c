@@ -448,6 +448,18 @@ static struct tis_version *take_loaded(struct registry *r, struct model **ret_mo
     return NULL;
 }
 
+void registry_hurry(struct registry *r)
+{
+    lock_take(&r->lock);
+    for (struct model *m = r->models; m; m = m->hh.next) {
+        for (uint32_t i = 0; i < m->version_count; i++) {
+            if (m->versions[i].loaded)
+                version_hurry(m->versions[i].loaded);
+        }
+    }
+    lock_release(&r->lock);
+}
+
 bool registry_stop(struct registry *r, uint64_t deadline_ns)
 {
     lock_take(&r->lock);

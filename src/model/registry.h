@@ -56,6 +56,8 @@ MUST_USE tis_error *registry_create(const struct registry_options *options,
                                     struct registry **ret_registry);
 /* Lists the repositories and starts to load everything. Errors: a repository cannot be read. */
 MUST_USE tis_error *registry_load_all(struct registry *r);
+/* The server ends: no request waits any more for others to fill its batch. */
+void registry_hurry(struct registry *r);
 /* Stops handing out versions and unloads all of them; returns when all are gone (true), or at
  * deadline_ns. */
 bool registry_stop(struct registry *r, uint64_t deadline_ns);

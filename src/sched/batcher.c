@@ -26,6 +26,7 @@ struct batcher {
     size_t preferred_count;
     uint64_t delay_ns;
     bool compares_inputs;
+    bool hurried; /* batches are not delayed any more */
     bool closed;
     uint32_t passes; /* executions in a row that passed others over */
 };
@@ -112,7 +113,7 @@ static uint32_t decide(struct batcher *b, uint64_t now_ns, uint64_t *ret_ready_n
         return 0;
 
     uint64_t due_ns = g->oldest_ns + b->delay_ns;
-    bool is_due = now_ns >= due_ns || b->closed;
+    bool is_due = now_ns >= due_ns || b->hurried;
     if (b->delay_ns > 0 && is_due) {
         gather(b, b->batch_size_max);
         return g->requests;
@@ -212,9 +213,15 @@ static uint32_t batcher_expire(struct scheduler *s, uint64_t now_ns,
     return count;
 }
 
+static void batcher_hurry(struct scheduler *s)
+{
+    batcher_of(s)->hurried = true;
+}
+
 static void batcher_close(struct scheduler *s)
 {
     batcher_of(s)->closed = true;
+    batcher_hurry(s);
 }
 
 static void batcher_destroy(struct scheduler *s)
@@ -232,6 +239,7 @@ static const struct scheduler_ops batcher_ops = {
     .put_back = batcher_put_back,
     .cancel = batcher_cancel,
     .expire = batcher_expire,
+    .hurry = batcher_hurry,
     .close = batcher_close,
     .destroy = batcher_destroy,
 };

@@ -42,6 +42,8 @@ struct scheduler_ops {
      * that shall be refused. When it gives `max`, there may be more. */
     uint32_t (*expire)(struct scheduler *s, uint64_t now_ns, struct tis_request **ret_requests,
                        uint32_t max);
+    /* The server ends: few requests will still come, so batches are not delayed for them any more. */
+    void (*hurry)(struct scheduler *s);
     /* No further put; what waits is given out, without delay. */
     void (*close)(struct scheduler *s);
     void (*destroy)(struct scheduler *s);

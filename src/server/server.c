@@ -505,6 +505,7 @@ void server_set_exiting_soon(struct server *s)
 bool server_stop(struct server *s, uint64_t deadline_ns)
 {
     api_set_state(&s->api, SERVER_EXITING);
+    registry_hurry(s->registry);
     for (;;) {
         uint64_t now_ns = clock_ns();
         uint64_t step_ns = now_ns + NS_PER_SEC < deadline_ns ? now_ns + NS_PER_SEC : deadline_ns;

@@ -292,6 +292,21 @@ def test_stop(tmp_path, start):
     ran(one, "m", ["hold"], ["a"], ["b"], ["c"])
 
 
+@pytest.mark.parametrize("count", [None, "5"])
+def test_stop_ends_delays(tmp_path, start, count):
+    """Nobody waits any more for others to fill its batch, nor for TRTSERVER_DELAY_SCHEDULER."""
+    add_model(tmp_path / "models", "m", gate("max_queue_delay_microseconds: 86400000000"))
+    one = start(tmp_path / "models", f"--backend-directory={backend_folder(tmp_path / 'backends')}",
+                env={"TRTSERVER_DELAY_SCHEDULER": count} if count else None)
+    with Client(one, "grpc") as client, Client(one, "http") as other:
+        calls = [client.queue("m", "a"), other.queue("m", "b")]
+        one.signal(signal.SIGTERM)
+        for waits in calls:
+            waits.result(SECONDS_MAX)
+    assert one.wait_exit() == 0
+    ran(one, "m", ["a", "b"])
+
+
 def test_stop_that_takes_too_long(tmp_path, start):
     """After the exit timeout the server ends, whatever still waits."""
     add_model(tmp_path / "models", "m", gate(batch=1))

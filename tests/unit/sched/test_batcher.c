@@ -170,6 +170,21 @@ static void test_close(void **state)
     s->ops->destroy(s);
 }
 
+/* Told to hurry, the batcher delays nothing, and takes more all the same. */
+static void test_hurry(void **state)
+{
+    (void)state;
+    struct scheduler *s = create_qa();
+    put(s, 1, 0);
+    TAKES(s, MS(1), NOTHING);
+    s->ops->hurry(s);
+    assert_true(s->ops->ready_ns(s, MS(1)) == MS(1));
+    TAKES(s, MS(1), 1);
+    put(s, 3, MS(2));
+    TAKES(s, MS(2), 3);
+    s->ops->destroy(s);
+}
+
 static void test_qa_single(void **state)
 {
     (void)state;
@@ -413,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_fifo),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_close),
+        cmocka_unit_test(test_hurry),
         cmocka_unit_test(test_qa_single),
         cmocka_unit_test(test_qa_pairs),
         cmocka_unit_test(test_looking_again_runs_nothing_early),
