@@ -115,7 +115,6 @@ bool status_has_request_prefix(const tis_error *err)
     case REASON_STRING_COUNT:
     case REASON_STRING_LENGTH:
     case REASON_STRING_DATA:
-    case REASON_QUEUE_CLOSED:
     case REASON_QUEUE_FULL:
         return true;
     default:

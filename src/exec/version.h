@@ -135,7 +135,7 @@ void version_unref(struct tis_version *v);
 
 /* Queues *req, which was checked against the version's configuration; its sink takes a reference on
  * v. Takes *req on success. A running instance may take it from here on; a version_wake() must
- * follow. Errors: UNAVAILABLE, counted as a failure (reasons QUEUE_CLOSED, QUEUE_FULL). */
+ * follow. Errors: UNAVAILABLE, counted as a failure (reason QUEUE_FULL). */
 MUST_USE tis_error *version_submit(struct tis_version *v, struct tis_request **req);
 /* Wakes an idle instance if it has something to run; one call for each submitted request, soon. Apart from
  * version_submit() so that a loop that has several requests at hand queues them all first: waking

@@ -63,8 +63,6 @@ const struct reason_text reason_texts[REASON_COUNT] = {
                                              "for model '{0}', expecting string of length {2} but "
                                              "only {3} bytes available" },
     [REASON_CANCELLED] = { E(CANCELLED), "request was cancelled" },
-    [REASON_QUEUE_CLOSED] = { E(UNAVAILABLE), "Server is stopping, scheduler for model has "
-                                              "stopped accepting new inference requests" },
     [REASON_QUEUE_FULL] = { E(UNAVAILABLE), "Exceeds maximum queue size" },
     [REASON_QUEUE_TIMEOUT] = { E(UNAVAILABLE), "Request timeout expired" },
     [REASON_CLASS_TYPE] = { E(INVALID_ARG), "class result not available for output '{0}' due to "

@@ -44,7 +44,6 @@ enum reason {
     REASON_STRING_LENGTH,       /* model, input, expected, got */
     REASON_STRING_DATA,         /* model, input, expected, got */
     REASON_CANCELLED,           /* - */
-    REASON_QUEUE_CLOSED,        /* - */
     REASON_QUEUE_FULL,          /* - */
     REASON_QUEUE_TIMEOUT,       /* - */
     REASON_CLASS_TYPE,          /* output, configuration type */

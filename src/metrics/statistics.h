@@ -34,7 +34,7 @@ struct duration {
 
 /* Why a request failed, in the words of the label `reason` of nv_inference_request_failure. */
 enum failure_kind {
-    FAILURE_REJECTED, /* by the scheduler: its queue was full or closed, or the wait too long */
+    FAILURE_REJECTED, /* by the scheduler: its queue was full, or the wait too long */
     FAILURE_CANCELED, /* by the client */
     FAILURE_BACKEND,  /* the backend failed it, or the execution that it was part of */
     FAILURE_OTHER,    /* refused before it was queued */

@@ -26,8 +26,7 @@ struct batcher {
     size_t preferred_count;
     uint64_t delay_ns;
     bool compares_inputs;
-    bool hurried; /* batches are not delayed any more */
-    bool closed;
+    bool hurried;    /* batches are not delayed any more */
     uint32_t passes; /* executions in a row that passed others over */
 };
 
@@ -132,8 +131,6 @@ static tis_error *batcher_put(struct scheduler *s, struct tis_request **taken, u
 {
     struct batcher *b = batcher_of(s);
     struct tis_request *req = *taken;
-    if (b->closed)
-        return reason_error_args(REASON_QUEUE_CLOSED, NULL, 0);
     req->stamps[STAMP_QUEUE_START] = now_ns;
     tis_error *err = queue_put(&b->queue, taken, now_ns);
     if (err)
@@ -218,12 +215,6 @@ static void batcher_hurry(struct scheduler *s)
     batcher_of(s)->hurried = true;
 }
 
-static void batcher_close(struct scheduler *s)
-{
-    batcher_of(s)->closed = true;
-    batcher_hurry(s);
-}
-
 static void batcher_destroy(struct scheduler *s)
 {
     struct batcher *b = batcher_of(s);
@@ -240,7 +231,6 @@ static const struct scheduler_ops batcher_ops = {
     .cancel = batcher_cancel,
     .expire = batcher_expire,
     .hurry = batcher_hurry,
-    .close = batcher_close,
     .destroy = batcher_destroy,
 };
 

@@ -24,7 +24,7 @@ struct scheduler;
 
 struct scheduler_ops {
     /* Takes *req, which begins to wait now, and sets it NULL; on error the caller keeps it. Errors:
-     * UNAVAILABLE after close, or when as many wait as may (reasons QUEUE_CLOSED, QUEUE_FULL). */
+     * UNAVAILABLE when as many wait as may (reason QUEUE_FULL). */
     tis_error *(*put)(struct scheduler *s, struct tis_request **req, uint64_t now_ns);
     /* Gives the requests, up to `max`, that one execution of instance `instance` shall run now, in
      * their order; 0 when there is nothing for it yet. */
@@ -34,7 +34,7 @@ struct scheduler_ops {
      * SCHEDULER_NEVER: nothing waits. */
     uint64_t (*ready_ns)(struct scheduler *s, uint64_t now_ns);
     /* Requests that were taken and not run wait again, first of all, in the order of the array. They
-     * keep the time when they began to wait. Possible also after close. */
+     * keep the time when they began to wait. */
     void (*put_back)(struct scheduler *s, struct tis_request *const *requests, uint32_t count);
     /* Gives a waiting request back; false when it does not wait here. */
     bool (*cancel)(struct scheduler *s, struct tis_request *req);
@@ -44,8 +44,7 @@ struct scheduler_ops {
                        uint32_t max);
     /* The server ends: few requests will still come, so batches are not delayed for them any more. */
     void (*hurry)(struct scheduler *s);
-    /* No further put; what waits is given out, without delay. */
-    void (*close)(struct scheduler *s);
+    /* Nothing waits. */
     void (*destroy)(struct scheduler *s);
 };
 

@@ -4,7 +4,6 @@
 
 #include "base/attr.h"
 #include "base/clock.h"
-#include "infer/reason.h"
 
 /* ---- As the batcher does ---- */
 
@@ -70,10 +69,10 @@ static uint32_t faulty_expire(struct scheduler *s, uint64_t now_ns,
     return count;
 }
 
-static void faulty_close(struct scheduler *s)
+static void faulty_hurry(struct scheduler *s)
 {
     struct faulty *f = faulty_of(s);
-    f->batcher->ops->close(f->batcher);
+    f->batcher->ops->hurry(f->batcher);
 }
 
 void faulty_destroy(struct scheduler *s)
@@ -94,7 +93,7 @@ struct scheduler *faulty_create(const struct fault *fault, struct scheduler *bat
         .put_back = with->put_back ? with->put_back : faulty_put_back,
         .cancel = with->cancel ? with->cancel : faulty_cancel,
         .expire = with->expire ? with->expire : faulty_expire,
-        .close = with->close ? with->close : faulty_close,
+        .hurry = with->hurry ? with->hurry : faulty_hurry,
         .destroy = faulty_destroy,
     };
     f->base.ops = &f->ops;
@@ -249,17 +248,10 @@ static uint64_t ready_forgets(struct scheduler *s, uint64_t now_ns)
     return forgets ? SCHEDULER_NEVER : faulty_ready_ns(s, now_ns);
 }
 
-/* What waits at the close goes on waiting for its delay. */
-static void close_forgets(struct scheduler *s)
+/* What waits when it shall hurry goes on waiting for its delay. */
+static void hurry_forgets(struct scheduler *s)
 {
-    faulty_of(s)->closed = true;
-}
-
-static tis_error *put_forgets(struct scheduler *s, struct tis_request **taken, uint64_t now_ns)
-{
-    if (faulty_of(s)->closed)
-        return reason_error_args(REASON_QUEUE_CLOSED, NULL, 0);
-    return faulty_put(s, taken, now_ns);
+    (void)s;
 }
 
 static void misread_no_delay(struct batcher_options *rules, struct queue_policy *policies)
@@ -363,10 +355,10 @@ static void shape_delay(struct settings *s)
     s->traffic = TRAFFIC_STEADY;
 }
 
-static void shape_close(struct settings *s)
+static void shape_hurry(struct settings *s)
 {
     shape_delay(s);
-    s->closes_early = true;
+    s->hurries_early = true;
 }
 
 static void shape_preferred(struct settings *s)
@@ -435,8 +427,7 @@ const struct fault planted_faults[] = {
     { "the delay is too long", VIOLATION_TOO_LATE, shape_delay, misread_long_delay },
     { "preferred sizes are ignored", VIOLATION_TOO_LATE, shape_preferred, misread_preferred },
     { "a ready batch is forgotten", VIOLATION_TOO_LATE, NULL, .ops.ready_ns = ready_forgets },
-    { "close is forgotten", VIOLATION_TOO_LATE, shape_close, .ops.put = put_forgets,
-      .ops.close = close_forgets },
+    { "hurry is forgotten", VIOLATION_TOO_LATE, shape_hurry, .ops.hurry = hurry_forgets },
     { "a cancelled request is given", VIOLATION_ENDED, shape_cancel, .ops.cancel = cancel_keeps },
     { "a cancelled request leaks its slot", VIOLATION_MISCOUNTED, shape_cancel,
       .ops.cancel = cancel_leaks },

@@ -12,7 +12,6 @@ struct faulty {
     uint64_t random;
     int64_t hidden; /* added to the number that waits */
     uint64_t expiry_late_ns;
-    bool closed;
     struct tis_request *kept; /* what the fault remembers */
     struct list held;
 };

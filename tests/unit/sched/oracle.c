@@ -203,7 +203,7 @@ static uint32_t batch_due(const struct oracle *o, uint64_t now_ns, uint64_t *ret
     if (count == 0)
         return 0;
 
-    bool is_late = o->closed || now_ns >= due_ns;
+    bool is_late = o->hurried || now_ns >= due_ns;
     if (o->rules->delay_ns > 0 && is_late)
         return together(o, o->rules->batch_size_max, &can_grow);
     for (uint32_t i = count; i > 0; i--) {
@@ -255,11 +255,11 @@ void oracle_put(struct oracle *o, struct record *r, uint64_t now_ns, bool accept
     for (uint32_t i = 0; i < o->waiting; i++)
         same_level += o->order[i]->level == r->level;
     uint32_t requests_max = policy_of(o, r)->requests_max;
-    bool has_room = !o->closed && (requests_max == 0 || same_level < requests_max);
+    bool has_room = requests_max == 0 || same_level < requests_max;
     if (accepted != has_room)
         oracle_blame(o, accepted ? VIOLATION_OVERFULL : VIOLATION_REFUSED,
-                     "request %u at level %u where %u of %u wait%s", r->number, r->level,
-                     same_level, requests_max, o->closed ? ", after close" : "");
+                     "request %u at level %u where %u of %u wait", r->number, r->level, same_level,
+                     requests_max);
     if (!accepted) {
         r->fate = FATE_REFUSED;
         return;

@@ -11,25 +11,25 @@
 #include "infer/request.h"
 #include "sched/batcher.h"
 
-#define VIOLATIONS(X)                                                          \
-    X(NONE, "none")                                                            \
-    X(LOST, "a request was lost")                                              \
-    X(DOUBLED, "a request was given twice")                                    \
-    X(ENDED, "a request was given after its end")                              \
-    X(REORDERED, "requests were not given in their order")                     \
-    X(STARVED, "a request was passed over for too long")                       \
-    X(OVERSIZED, "a batch is larger than the model allows")                    \
-    X(UNLIKE, "a batch holds unlike requests")                                 \
-    X(TOO_EARLY, "a batch was given before its time")                          \
-    X(TOO_LATE, "a batch was not given in time")                               \
-    X(WRONG_SIZE, "a batch is not the one that the rules ask for")             \
-    X(TIMEOUT_EARLY, "a time-out acted that should not have")                  \
-    X(TIMEOUT_LATE, "a time-out did not act in time")                          \
-    X(REFUSED, "a request was refused although there is room")                 \
-    X(OVERFULL, "a request was accepted although the queue is full or closed") \
-    X(MISCOUNTED, "the number of waiting requests is wrong")                   \
-    X(MISTAKEN, "the scheduler does not know what waits")                      \
-    X(SPINNING, "the alarm rings again and again")                             \
+#define VIOLATIONS(X)                                                \
+    X(NONE, "none")                                                  \
+    X(LOST, "a request was lost")                                    \
+    X(DOUBLED, "a request was given twice")                          \
+    X(ENDED, "a request was given after its end")                    \
+    X(REORDERED, "requests were not given in their order")           \
+    X(STARVED, "a request was passed over for too long")             \
+    X(OVERSIZED, "a batch is larger than the model allows")          \
+    X(UNLIKE, "a batch holds unlike requests")                       \
+    X(TOO_EARLY, "a batch was given before its time")                \
+    X(TOO_LATE, "a batch was not given in time")                     \
+    X(WRONG_SIZE, "a batch is not the one that the rules ask for")   \
+    X(TIMEOUT_EARLY, "a time-out acted that should not have")        \
+    X(TIMEOUT_LATE, "a time-out did not act in time")                \
+    X(REFUSED, "a request was refused although there is room")       \
+    X(OVERFULL, "a request was accepted although the queue is full") \
+    X(MISCOUNTED, "the number of waiting requests is wrong")         \
+    X(MISTAKEN, "the scheduler does not know what waits")            \
+    X(SPINNING, "the alarm rings again and again")                   \
     X(UNFINISHED, "something is left at the end")
 
 #define VIOLATION_MEMBER(name, text) VIOLATION_##name,
@@ -74,7 +74,7 @@ struct oracle {
     uint32_t passes;
     struct record *promoted; /* waits before all others, until it is taken */
     uint64_t executions;
-    bool closed;
+    bool hurried;
     enum violation violation;
     char text[256];
 };

@@ -94,7 +94,7 @@ struct simulation {
     uint32_t submitted;
     uint32_t first_open; /* all before it came, woke and are past their cancel */
     uint64_t alarm_ns;
-    uint64_t close_ns;
+    uint64_t hurry_ns;
     uint64_t change_ns; /* of the instance groups */
     uint64_t ready_ns;  /* since when a batch waits although an instance is idle, or will */
     uint32_t rings_at_once;
@@ -260,12 +260,12 @@ static uint32_t probe_expire(struct scheduler *s, uint64_t now_ns,
     return p->oracle.violation ? 0 : count;
 }
 
-static void probe_close(struct scheduler *s)
+static void probe_hurry(struct scheduler *s)
 {
     struct probe *p = probe_of(s);
-    p->judged->ops->close(p->judged);
-    p->oracle.closed = true;
-    note("close");
+    p->judged->ops->hurry(p->judged);
+    p->oracle.hurried = true;
+    note("hurry");
 }
 
 static const struct scheduler_ops probe_ops = {
@@ -275,7 +275,7 @@ static const struct scheduler_ops probe_ops = {
     .put_back = probe_put_back,
     .cancel = probe_cancel,
     .expire = probe_expire,
-    .close = probe_close,
+    .hurry = probe_hurry,
 };
 
 /* ---- Clients ---- */
@@ -367,12 +367,12 @@ static void arrivals_create(struct simulation *sim)
             req->timeout_us = random_ns(&sim->random, 2 * s->run_ns_max) / 1000;
         add_inputs(req, a->record.look, &sim->random);
     }
-    sim->close_ns = at_ns + 1;
+    sim->hurry_ns = at_ns + 1;
     sim->change_ns = NEVER;
     if (s->changes_groups)
         sim->change_ns = sim->now_ns + random_ns(&sim->random, at_ns - sim->now_ns);
-    if (s->closes_early)
-        sim->close_ns -= random_ns(&sim->random, (at_ns - sim->now_ns) / 4);
+    if (s->hurries_early)
+        sim->hurry_ns -= random_ns(&sim->random, (at_ns - sim->now_ns) / 4);
 }
 
 /* No two have the same number of ns in their last microsecond, so no two time-outs, which are whole
@@ -521,14 +521,14 @@ static void runner_step(struct simulation *sim, struct fake_runner *r)
 }
 
 /* What waits is given out, without delay. */
-static void close_scheduler(struct simulation *sim)
+static void hurry_scheduler(struct simulation *sim)
 {
     struct tis_version *v = &sim->version;
     lock_take(&v->lock);
-    v->scheduler->ops->close(v->scheduler);
+    v->scheduler->ops->hurry(v->scheduler);
     lock_release(&v->lock);
     wake_other(sim);
-    sim->close_ns = NEVER;
+    sim->hurry_ns = NEVER;
 }
 
 /* The instance groups change: one more comes, then the first one leaves. */
@@ -563,7 +563,7 @@ struct event {
         EVENT_WAKE,
         EVENT_CANCEL,
         EVENT_CHANGE,
-        EVENT_CLOSE,
+        EVENT_HURRY,
     } kind;
     uint64_t at_ns;
     uint32_t index;
@@ -592,7 +592,7 @@ static struct event next_event(struct simulation *sim)
     if (sim->submitted < sim->settings.arrivals)
         consider(&first, EVENT_SUBMIT, sim->arrivals[sim->submitted].submit_ns, sim->submitted);
     consider(&first, EVENT_CHANGE, sim->change_ns, 0);
-    consider(&first, EVENT_CLOSE, sim->close_ns, 0);
+    consider(&first, EVENT_HURRY, sim->hurry_ns, 0);
     return first;
 }
 
@@ -653,7 +653,7 @@ static void step(struct simulation *sim, const struct event *e)
         change_groups(sim);
         break;
     default:
-        close_scheduler(sim);
+        hurry_scheduler(sim);
     }
 }
 
@@ -683,7 +683,7 @@ static void look_for_lost(struct simulation *sim)
         o->violation != VIOLATION_REORDERED && o->violation != VIOLATION_MISCOUNTED &&
         o->violation != VIOLATION_UNFINISHED)
         return;
-    s->ops->close(s);
+    s->ops->hurry(s);
     for (uint32_t round = 0; round < 2 * ARRIVALS_MAX; round++) {
         uint32_t count = s->ops->take(s, 0, given, s->requests_max, NEVER / 2);
         for (uint32_t i = 0; i < count; i++)
@@ -758,7 +758,7 @@ static void settings_draw(struct settings *s, uint64_t *random)
     s->timeout_percent = random_percent(random, 50) ? 30 : 0;
     s->largest_percent = rules->batch_size_max > 1 ? random_below(random, 3) * 30 : 0;
     s->changes_groups = random_percent(random, 20);
-    s->closes_early = random_percent(random, 20);
+    s->hurries_early = random_percent(random, 20);
 }
 
 static void note_settings(const struct settings *s)
@@ -840,7 +840,7 @@ static void simulation_destroy(struct simulation *sim)
     struct scheduler *judged = sim->probe.judged;
     struct scheduler *batcher = sim->fault ? faulty_batcher(judged) : judged;
     struct tis_request *given[ARRIVALS_MAX];
-    batcher->ops->close(batcher); /* after a mistake it may hold some */
+    batcher->ops->hurry(batcher); /* after a mistake it may hold some */
     while (batcher->ops->take(batcher, 0, given, batcher->requests_max, NEVER / 2) > 0)
         continue;
     judged->ops->destroy(judged);

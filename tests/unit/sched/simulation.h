@@ -43,7 +43,7 @@ struct settings {
     uint32_t timeout_percent; /* of requests with a time-out of their own */
     uint32_t largest_percent; /* of requests of more than one row */
     bool changes_groups;
-    bool closes_early; /* while requests wait */
+    bool hurries_early; /* while requests wait */
 };
 
 /* A mistake that is put between the simulation and the batcher, or into the machine. */

@@ -150,26 +150,6 @@ static void test_cancel(void **state)
     s->ops->destroy(s);
 }
 
-/* After close nothing comes in, the caller keeps what it brought; what waits goes out, at once. */
-static void test_close(void **state)
-{
-    (void)state;
-    struct scheduler *s = create_qa();
-    put(s, 1, 0);
-    TAKES(s, MS(1), NOTHING);
-    s->ops->close(s);
-    struct tis_request *late = request_of(1);
-    tis_error *err = s->ops->put(s, &late, 0);
-    assert_int_equal(error_reason(err), REASON_QUEUE_CLOSED);
-    assert_int_equal(error_code(err), TRITONSERVER_ERROR_UNAVAILABLE);
-    error_free(err);
-    assert_non_null(late);
-    assert_int_equal(atomic_load(&late->state), REQUEST_NEW);
-    request_free(&late);
-    TAKES(s, MS(1), 1);
-    s->ops->destroy(s);
-}
-
 /* Told to hurry, the batcher delays nothing, and takes more all the same. */
 static void test_hurry(void **state)
 {
@@ -427,7 +407,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fifo),
         cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_close),
         cmocka_unit_test(test_hurry),
         cmocka_unit_test(test_qa_single),
         cmocka_unit_test(test_qa_pairs),
