@@ -393,7 +393,7 @@ def test_killed_process_harms_its_model_only(tmp_path, backends):
         for _ in range(2):
             answer = one.infer("complete", body)
             assert answer.status == 500
-            assert answer.error == "Stub process 'complete_0_0' is not healthy."
+            assert answer.error == "Stub process 'complete_0_cpu' is not healthy."
         assert ask(one, "caller", {"ready": "caller"}) is True
         others = set(stubs(one)) - {victim}
         one.stop(status=1)
