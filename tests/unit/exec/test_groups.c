@@ -323,6 +323,20 @@ static void test_change(void **state)
     end(&f);
 }
 
+/* Two groups of the same name have instances of the same names: each goes on once. */
+static void test_change_of_groups_with_one_name(void **state)
+{
+    (void)state;
+    struct fixture f;
+    create(&f, NULL, NULL, "instance_group [ { name: 'a' }, { name: 'a' } ]", 0);
+    struct tis_runner *first = f.version->runners[0], *second = f.version->runners[1];
+    change(&f, "instance_group [ { name: 'a' }, { name: 'a' }, { name: 'b' } ]",
+           "a_0_cpu|a_0_cpu|b_0_cpu");
+    assert_ptr_equal(f.version->runners[0], first);
+    assert_ptr_equal(f.version->runners[1], second);
+    end(&f);
+}
+
 /* Instances of a GPU with one thread change together. */
 static void test_change_of_shared_threads(void **state)
 {
@@ -446,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_device_blocking),
         cmocka_unit_test(test_preferred_group),
         cmocka_unit_test(test_change),
+        cmocka_unit_test(test_change_of_groups_with_one_name),
         cmocka_unit_test(test_change_of_shared_threads),
         cmocka_unit_test(test_failed_change),
         cmocka_unit_test(test_open_requests),
