@@ -89,8 +89,8 @@ static struct model_config *configure(const char *mode, const char *groups, uint
 }
 
 /* key, value: a setting of the backend, or NULL. */
-static void create_mode(struct fixture *f, const char *mode, const char *key, const char *value,
-                        const char *groups, uint32_t gpu_count)
+static tis_error *try_create(struct fixture *f, const char *mode, const char *key,
+                             const char *value, const char *groups, uint32_t gpu_count)
 {
     const struct backend_setting setting = { "unit", key, value };
     struct model_config *config = configure(mode, groups, gpu_count);
@@ -99,7 +99,7 @@ static void create_mode(struct fixture *f, const char *mode, const char *key, co
                                                             .settings = &setting,
                                                             .setting_count = key ? 1 : 0 },
                                 &f->backends));
-    assert_null(version_create(
+    tis_error *err = version_create(
         &(struct tis_version_options){
             .backends = f->backends,
             .alarms = alarms,
@@ -110,8 +110,15 @@ static void create_mode(struct fixture *f, const char *mode, const char *key, co
             .gpu_count = gpu_count,
             .on_unused = on_unused,
         },
-        &f->version));
+        &f->version);
     config_unref(config);
+    return err;
+}
+
+static void create_mode(struct fixture *f, const char *mode, const char *key, const char *value,
+                        const char *groups, uint32_t gpu_count)
+{
+    assert_null(try_create(f, mode, key, value, groups, gpu_count));
 }
 
 static void create(struct fixture *f, const char *key, const char *value, const char *groups,
@@ -278,6 +285,12 @@ static void test_preferred_group(void **state)
     create(&f, NULL, NULL, "", 0);
     assert_threads(&f, "m_0_cpu");
     end(&f);
+    /* What it prefers has the bounds of what a configuration asks for. */
+    tis_error *err = try_create(&f, "place", "prefers", "many", "", 0);
+    assert_non_null(err);
+    assert_non_null(strstr(error_text(err), "too many instances"));
+    error_free(err);
+    backends_destroy(f.backends);
 }
 
 static void change(struct fixture *f, const char *groups, const char *expected)
