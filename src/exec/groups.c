@@ -144,12 +144,15 @@ static bool groups_agree(const Inference__ModelInstanceGroup *a,
     return agree;
 }
 
+/* Each is kept once: nothing forbids two groups of the same name, whose instances are called alike. */
 static struct tis_runner *keep_runner(struct change *c, const struct wish *wishes, uint32_t count)
 {
     const struct tis_version *v = c->version;
     for (uint32_t i = 0; i < v->runner_count; i++) {
         struct tis_runner *r = v->runners[i];
         uint32_t same = 0;
+        if (c->keeps[i])
+            continue;
         while (r->instance_count == count && same < count &&
                strcmp(r->instances[same]->name, wishes[same].name) == 0 &&
                groups_agree(r->instances[same]->group, wishes[same].group))

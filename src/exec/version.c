@@ -121,7 +121,7 @@ static tis_error *version_start(struct tis_version *v, const struct tis_version_
     if (!err)
         err = model_initialize(v);
     prepare_statistics(v);
-    if (!err && v->auto_complete_config) {
+    if (!err) { /* what the backend has completed, and the groups that it prefers */
         const struct config_context context = version_config_context(v);
         err = config_check(v->config, &context);
     }

@@ -28,6 +28,7 @@ struct model {
     struct file_stamp config_stamp; /* of config.pbtxt when it was last looked at */
     char *config_text;              /* of the file that is in effect; NULL: it could not be used */
     size_t config_text_len;
+    bool has_mixed_groups; /* some versions took the groups of a later text, others could not */
     /* under the registry's lock */
     char *reason; /* why there is no configuration; NULL when there is one */
     struct model_config *config;

@@ -95,7 +95,7 @@ static bool set_all_groups(struct registry *r, struct model *m, const struct con
 {
     struct tis_version **versions = calloc(m->version_count + 1, sizeof(*versions));
     uint32_t count = versions ? take_versions(r, m, versions) : 0;
-    bool is_good = versions != NULL;
+    uint32_t changed = 0;
     for (uint32_t i = 0; i < count; i++) {
         tis_error *err = set_groups(versions[i], file);
         if (err)
@@ -104,10 +104,15 @@ static bool set_all_groups(struct registry *r, struct model *m, const struct con
                       m->name, versions[i]->number, error_text(err));
         else
             show(r, m, versions[i]);
-        is_good &= err == NULL;
+        changed += err == NULL;
         error_free(err);
         version_unref(versions[i]);
     }
+    bool is_good = versions && changed == count;
+    if (is_good)
+        m->has_mixed_groups = false;
+    else if (changed > 0)
+        m->has_mixed_groups = true;
     free(versions);
     return is_good;
 }
@@ -134,7 +139,8 @@ static bool follow(struct registry *r, struct model *m, const char *path, const 
     if (err)
         log_error("config.pbtxt changed model=%s, keeping the configuration in use error=\"%s\"",
                   m->name, error_text(err));
-    else if (strcmp(bytes_str(&fields), instance_group) == 0)
+    else if (strcmp(bytes_str(&fields), instance_group) == 0 ||
+             (fields.len == 0 && m->has_mixed_groups))
         is_followed = set_all_groups(r, m, after);
     else if (fields.len > 0)
         log_warning("config.pbtxt changed model=%s fields=\"%s\": takes effect at the next start",
@@ -166,7 +172,8 @@ static void look(struct registry *r, struct model *m)
                   m->name, error_text(err));
     } else if (m->version_count == 0) {
         log_info("config.pbtxt changed model=%s: takes effect at the next start", m->name);
-    } else if ((len != m->config_text_len || memcmp(text, m->config_text, len) != 0) &&
+    } else if ((len != m->config_text_len || memcmp(text, m->config_text, len) != 0 ||
+                m->has_mixed_groups) &&
                follow(r, m, bytes_str(&path), text, len)) {
         free(m->config_text);
         m->config_text = text;

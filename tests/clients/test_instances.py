@@ -384,6 +384,20 @@ def test_what_does_not_follow(tmp_path, backends):
         assert len(logged("keeping those it has")) == 2
 
 
+def test_back_to_the_groups_before(tmp_path, backends):
+    """One version takes the new groups, the other cannot: with the old file both have the old ones."""
+    models = tmp_path / "models"
+    ok = config("bad", *pairs("INT32", [4]), extra=parameter("mode", "ok"))
+    ok += "version_policy { all { } } "
+    add_model(models, "m", ok + group(1), versions=(1, 2))
+    with Server(models, backends, POLL, "--backend-config=bad,fails_from=3") as server:
+        write(models, "m", ok + group(2))
+        server.wait_log("instances not changed model=m version=2, keeping those it has error=")
+        assert instance_threads(server, "g_") == 3
+        write(models, "m", ok + group(1))
+        wait_for("the group before", lambda: instance_threads(server, "g_") == 2)
+
+
 @pytest.mark.parametrize("flag", ["--repository-poll-secs=0", "--model-control-mode=none",
                                   "--allow-poll-model-repository=false"])
 def test_nothing_follows_when_told(tmp_path, flag):

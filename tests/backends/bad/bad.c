@@ -697,6 +697,9 @@ TRITONSERVER_Error *TRITONBACKEND_GetBackendAttribute(TRITONBACKEND_Backend *bac
         check(TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(
             attributes, TRITONSERVER_INSTANCEGROUPKIND_MODEL, 3, NULL, 0));
     }
+    if (strstr(json, "\"prefers\":\"many\""))
+        check(TRITONBACKEND_BackendAttributeAddPreferredInstanceGroup(
+            attributes, TRITONSERVER_INSTANCEGROUPKIND_CPU, INT32_MAX, NULL, 0));
     if (strstr(json, "\"parallel\":\"true\""))
         check(TRITONBACKEND_BackendAttributeSetParallelModelInstanceLoading(attributes, true));
     return NULL;

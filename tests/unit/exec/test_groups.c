@@ -89,8 +89,8 @@ static struct model_config *configure(const char *mode, const char *groups, uint
 }
 
 /* key, value: a setting of the backend, or NULL. */
-static void create_mode(struct fixture *f, const char *mode, const char *key, const char *value,
-                        const char *groups, uint32_t gpu_count)
+static tis_error *try_create(struct fixture *f, const char *mode, const char *key,
+                             const char *value, const char *groups, uint32_t gpu_count)
 {
     const struct backend_setting setting = { "unit", key, value };
     struct model_config *config = configure(mode, groups, gpu_count);
@@ -99,7 +99,7 @@ static void create_mode(struct fixture *f, const char *mode, const char *key, co
                                                             .settings = &setting,
                                                             .setting_count = key ? 1 : 0 },
                                 &f->backends));
-    assert_null(version_create(
+    tis_error *err = version_create(
         &(struct tis_version_options){
             .backends = f->backends,
             .alarms = alarms,
@@ -110,8 +110,15 @@ static void create_mode(struct fixture *f, const char *mode, const char *key, co
             .gpu_count = gpu_count,
             .on_unused = on_unused,
         },
-        &f->version));
+        &f->version);
     config_unref(config);
+    return err;
+}
+
+static void create_mode(struct fixture *f, const char *mode, const char *key, const char *value,
+                        const char *groups, uint32_t gpu_count)
+{
+    assert_null(try_create(f, mode, key, value, groups, gpu_count));
 }
 
 static void create(struct fixture *f, const char *key, const char *value, const char *groups,
@@ -278,6 +285,12 @@ static void test_preferred_group(void **state)
     create(&f, NULL, NULL, "", 0);
     assert_threads(&f, "m_0_cpu");
     end(&f);
+    /* What it prefers has the bounds of what a configuration asks for. */
+    tis_error *err = try_create(&f, "place", "prefers", "many", "", 0);
+    assert_non_null(err);
+    assert_non_null(strstr(error_text(err), "too many instances"));
+    error_free(err);
+    backends_destroy(f.backends);
 }
 
 static void change(struct fixture *f, const char *groups, const char *expected)
@@ -320,6 +333,20 @@ static void test_change(void **state)
     config_unref(shown);
     submit(&tickets[0], f.version);
     finish(&tickets[0]);
+    end(&f);
+}
+
+/* Two groups of the same name have instances of the same names: each goes on once. */
+static void test_change_of_groups_with_one_name(void **state)
+{
+    (void)state;
+    struct fixture f;
+    create(&f, NULL, NULL, "instance_group [ { name: 'a' }, { name: 'a' } ]", 0);
+    struct tis_runner *first = f.version->runners[0], *second = f.version->runners[1];
+    change(&f, "instance_group [ { name: 'a' }, { name: 'a' }, { name: 'b' } ]",
+           "a_0_cpu|a_0_cpu|b_0_cpu");
+    assert_ptr_equal(f.version->runners[0], first);
+    assert_ptr_equal(f.version->runners[1], second);
     end(&f);
 }
 
@@ -446,6 +473,7 @@ int main(void)
         cmocka_unit_test(test_device_blocking),
         cmocka_unit_test(test_preferred_group),
         cmocka_unit_test(test_change),
+        cmocka_unit_test(test_change_of_groups_with_one_name),
         cmocka_unit_test(test_change_of_shared_threads),
         cmocka_unit_test(test_failed_change),
         cmocka_unit_test(test_open_requests),
