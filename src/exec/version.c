@@ -406,7 +406,8 @@ struct model_config *version_config(struct tis_version *v)
 void version_name_instance(struct tis_version *v, char *out, size_t out_bytes)
 {
     lock_take(&v->lock);
-    snprintf(out, out_bytes, "%s", v->runners[0]->instances[0]->name);
+    snprintf(out, out_bytes, "%s",
+             v->runner_count > 0 ? v->runners[0]->instances[0]->name : v->model_name);
     lock_release(&v->lock);
 }
 
