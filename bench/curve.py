@@ -81,7 +81,7 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
     options = parser.parse_args()
     options.quick, options.seconds = True, 2
-    rates = [500, *range(2000, 40001, 2000)]
+    rates = [500, 2000, *range(4000, 40001, 3000)]
     with tempfile.TemporaryDirectory(prefix="tis-curve-") as folder:
         bench = Bench(options, pathlib.Path(folder))
         curves = [(name, color, measure(bench, batching, rates)) for name, color, batching in CURVES]

@@ -708,10 +708,21 @@ static void check_instance_group(struct checker *c, size_t index)
                 (int)g->kind);
         break;
     }
-    if (g->count > INSTANCES_MAX)
-        problem(c, where.text, "too many instances (found %d, expected at most %d)", g->count,
-                INSTANCES_MAX);
     check_resources(c, index);
+}
+
+static void check_instance_groups(struct checker *c)
+{
+    uint64_t instances = 0;
+    for (size_t i = 0; i < c->m->n_instance_group; i++) {
+        const Inference__ModelInstanceGroup *g = c->m->instance_group[i];
+        check_instance_group(c, i);
+        instances += (uint64_t)(g->count > 0 ? g->count : 1) * (g->n_gpus > 0 ? g->n_gpus : 1);
+    }
+    if (instances > INSTANCES_MAX)
+        problem(c, "instance_group",
+                "too many instances in all groups (found %" PRIu64 ", expected at most %d)",
+                instances, INSTANCES_MAX);
 }
 
 /* ---- warm-up ---- */
@@ -920,8 +931,7 @@ tis_error *config_validate(const struct config_builder *b, const struct config_c
     check_tensors(&c);
     check_batching(&c);
     check_batch_tensors(&c);
-    for (size_t i = 0; i < c.m->n_instance_group; i++)
-        check_instance_group(&c, i);
+    check_instance_groups(&c);
     for (size_t i = 0; i < c.m->n_model_warmup; i++)
         check_warmup(&c, i);
     check_optimization(&c);

@@ -155,8 +155,23 @@ static uint32_t choose(struct tis_runner *r, uint32_t count)
     uint32_t chosen = batch_strategy_choose(v->strategy, r->requests, count);
     lock_take(&v->lock);
     v->choosing = false;
-    if (chosen < count)
-        v->scheduler->ops->put_back(v->scheduler, r->requests + chosen, count - chosen);
+    uint32_t left = chosen;
+    uint32_t cancelled = 0;
+    for (uint32_t i = chosen; i < count; i++) {
+        /* version_cancel() did not find it waiting. From here on it will. */
+        if (atomic_load(&r->requests[i]->sink->cancelled))
+            r->given[cancelled++].request = r->requests[i];
+        else
+            r->requests[left++] = r->requests[i];
+    }
+    if (left > chosen)
+        v->scheduler->ops->put_back(v->scheduler, r->requests + chosen, left - chosen);
+    if (cancelled == 0)
+        return chosen;
+    lock_release(&v->lock);
+    for (uint32_t i = 0; i < cancelled; i++)
+        version_answer_cancelled(v, r->given[i].request);
+    lock_take(&v->lock);
     return chosen;
 }
 

@@ -355,6 +355,12 @@ void version_ring(struct alarm *a, uint64_t now_ns)
         park_wake(&idle->park);
 }
 
+void version_answer_cancelled(struct tis_version *v, struct tis_request *req)
+{
+    count_failure(v, req, FAILURE_CANCELED);
+    request_fail(req, REQUEST_QUEUED, reason_error_args(REASON_CANCELLED, NULL, 0));
+}
+
 void version_cancel(struct tis_version *v, struct tis_request *req)
 {
     atomic_store(&req->sink->cancelled, true);
@@ -367,8 +373,7 @@ void version_cancel(struct tis_version *v, struct tis_request *req)
         park_wake(&idle->park);
     if (!waiting)
         return;
-    count_failure(v, req, FAILURE_CANCELED);
-    request_fail(req, REQUEST_QUEUED, reason_error_args(REASON_CANCELLED, NULL, 0));
+    version_answer_cancelled(v, req);
 }
 
 uint32_t version_pending(struct tis_version *v)

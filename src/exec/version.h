@@ -170,6 +170,8 @@ bool version_is_held(struct tis_version *v);
 struct tis_runner *version_take_idle(struct tis_version *v);
 /* Sets the alarm to when the scheduler next has something to do that no put() brings about. */
 void version_set_alarm(struct tis_version *v);
+/* Ends a request that was cancelled and waits nowhere any more. Not under v->lock. */
+void version_answer_cancelled(struct tis_version *v, struct tis_request *req);
 /* The alarm rings: time-outs act, and an idle runner is woken when a batch is ready. */
 void version_ring(struct alarm *a, uint64_t now_ns);
 

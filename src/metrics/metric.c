@@ -14,6 +14,7 @@
 
 #include "base/list.h"
 #include "base/lock.h"
+#include "metrics/counter.h"
 #include "metrics/family.h"
 
 /* One line of the page, or those of one histogram. */
@@ -369,14 +370,6 @@ static tis_error *wrong_kind(const struct tis_metric *m, const char *what)
                      family_of(m)->name, kinds[family_of(m)->kind].name, what);
 }
 
-static void value_add(struct series *s, double by)
-{
-    double old = atomic_load_explicit(&s->value, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(&s->value, &old, old + by, memory_order_relaxed,
-                                                  memory_order_relaxed))
-        continue;
-}
-
 tis_error *metric_increment(struct tis_metric *m, double by)
 {
     if (family_of(m)->kind == TRITONSERVER_METRIC_KIND_HISTOGRAM)
@@ -385,7 +378,7 @@ tis_error *metric_increment(struct tis_metric *m, double by)
         return error_new(TRITONSERVER_ERROR_INVALID_ARG,
                          "metric '%s' is a counter: it cannot change by %g, expected 0 or more",
                          family_of(m)->name, by);
-    value_add(m->series, by);
+    sum_add(&m->series->value, by);
     return NULL;
 }
 
@@ -406,7 +399,7 @@ tis_error *metric_observe(struct tis_metric *m, double value)
     while (bucket < s->bound_count && !(value <= s->bounds[bucket]))
         bucket++;
     atomic_fetch_add_explicit(&s->observed[bucket], 1, memory_order_relaxed);
-    value_add(s, value);
+    sum_add(&s->value, value);
     return NULL;
 }
 

@@ -31,7 +31,7 @@ enum {
     BODY_BYTES_PER_SEC_MIN = 1024,
     BUDGET_WAIT_SECS = 2,
     /* Of the metrics port: a handful of collectors, whose pages are not part of the byte budget. */
-    METRICS_CONNECTIONS_MAX = 64,
+    METRICS_CONNECTIONS_MAX = 16,
     METRICS_IDLE_SECS = 300,
     WORKER_COUNT = 2,
     GRPC_STREAMS_MAX = 1024,

@@ -284,8 +284,8 @@ static const struct {
            "9 }",
       "model 'm' instance_group[0]: instance group g of model m has kind KIND_CPU but specifies "
       "one or more GPUs; model 'm' instance_group[1]: unknown kind (found 9, expected for example "
-      "KIND_CPU); model 'm' instance_group[1]: too many instances (found 5000, expected at most "
-      "4096)",
+      "KIND_CPU); model 'm' instance_group: too many instances in all groups (found 5001, expected "
+      "at most 4096)",
       0 },
     { "name: 'm' platform: 'tensorrt_plan' instance_group { kind: KIND_CPU }",
       "model 'm' instance_group[0]: instance group m_0 of model m must be KIND_GPU and must "
