@@ -3,13 +3,12 @@
 
     third_party/fetched/venv/bin/python bench/curve.py [--build DIR]
 
-Requests come at a fixed rate (bench/open_loop.c), from low to more than the server can do. A point is the median
-of three runs.
+Requests come at a fixed rate (bench/open_loop.c), from low to more than the server can do. A point is one
+run of two seconds.
 """
 import argparse
 import math
 import pathlib
-import statistics
 import tempfile
 
 from harness import ROOT, Bench, Server, say
@@ -24,14 +23,11 @@ CURVES = (("without batching", "#c53030", ""), ("dynamic_batching { }", "#2b6cb0
 def measure(bench, batching, rates):
     """[(rate, p50 ms, p99 ms)] up to the first rate that the server cannot keep."""
     points = []
-    work = mlp("mlp-curve-" + ("batched" if batching else "single"), batching=batching)
+    work = mlp("mlp-curve-" + ("batched" if batching else "single"), batching)
     for rate in rates:
-        runs = []
-        for _ in range(3):
-            with Server(bench, "ours", work, 2) as server:
-                server.open_loop(min(rate, 2000), 0.5)
-                runs.append(server.open_loop(rate, bench.seconds))
-        p50, p99 = (statistics.median(run[i] for run in runs) / 1000 for i in (0, 1))
+        with Server(bench, "ours", work, 2) as server:
+            server.open_loop(min(rate, 2000), 0.5)
+            p50, p99, _ = (us / 1000 for us in server.open_loop(rate, bench.seconds))
         say(f"  {work.name} {rate}/s: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
         points.append((rate, p50, p99))
         if p50 > 100:

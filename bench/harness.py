@@ -260,6 +260,14 @@ class Server:
         fields = text[text.rindex(")") + 2:].split()
         return (int(fields[11]) + int(fields[12])) * CLOCK_TICK_US
 
+    def statistics(self):
+        """The model's entry of the v2 statistics."""
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        link.request("GET", f"/v2/models/{self.work.name}/stats")
+        found = json.loads(link.getresponse().read())["model_stats"][0]
+        link.close()
+        return found
+
     def ask_once(self):
         """The whole answer to the request: (bytes with its head, body)."""
         body, header_bytes = self.work.body()

@@ -6,7 +6,7 @@ import statistics
 import subprocess
 
 import onnx_models
-from harness import LOADS, ORT, ROUNDS, GrpcServer, Server, WORKS, say
+from harness import LOADS, ORT, ROUNDS, GrpcServer, Server, WORKS, free_port, say
 from table import Row, at_least, at_most, fraction
 
 ROWS = ("identity", "megabyte", "mlp", "added", "border", "start", "grpc-identity", "grpc-streams",
