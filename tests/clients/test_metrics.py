@@ -53,8 +53,10 @@ class Page:
         assert len(names) == len(set(names)), "a family is there twice"
         self.types = {f.name: f.type for f in self.families}
         # The parser of the text format calls all series of counters NAME_total.
-        self.samples = [s._replace(name=f.name) if self.type == TEXT_TYPE and
-                        f"# TYPE {f.name} counter\n" in self.text else s
+        # Once a family: the page of a thousand models is long.
+        plain = {f.name for f in self.families
+                 if self.type == TEXT_TYPE and f"# TYPE {f.name} counter\n" in self.text}
+        self.samples = [s._replace(name=f.name) if f.name in plain else s
                         for f in self.families for s in f.samples]
         keys = [(s.name, frozenset(s.labels.items())) for s in self.samples]
         assert len(keys) == len(set(keys)), "a series is there twice"
