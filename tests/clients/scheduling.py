@@ -228,11 +228,19 @@ def ran(server, model, *expected):
     assert batches_once(server, model, len(expected)) == list(expected)
 
 
+def metrics_page(server):
+    """None when it cannot be had now: that port takes few connections, and ten tests ask at once."""
+    try:
+        with connect(server.metrics_port) as s:
+            s.sendall(message("GET", "/metrics"))
+            return read_answer(s, "GET").body.decode()
+    except (OSError, ValueError):
+        return None
+
+
 def waiting(server, model):
     """The number of requests in the model's queue."""
-    with connect(server.metrics_port) as s:
-        s.sendall(message("GET", "/metrics"))
-        page = read_answer(s, "GET").body.decode()
+    page = wait_for("the metrics page", lambda: metrics_page(server))
     counts = {match[1]: match[2] for match in PENDING.finditer(page)}
     return int(float(counts.get(model, 0)))
 

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import pathlib
+import selectors
 import signal
 import socket
 import subprocess
@@ -42,7 +43,7 @@ def environment():
             "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1", **os.environ}
 
 
-def wait_for(what, condition, seconds=20.0):
+def wait_for(what, condition, seconds=60.0):
     """Polls until condition() is true and returns what it gave; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -102,6 +103,19 @@ class HttpClient:
 
 # ---- The server ----
 
+def read_available(pipe, rest):
+    """Appends to rest[pipe] what there is. True at the end, where a line may lack its newline."""
+    while True:
+        try:
+            data = os.read(pipe.fileno(), 65536)
+        except BlockingIOError:
+            return False
+        rest[pipe] += data
+        if not data:
+            rest[pipe] += b"\n" if rest[pipe] else b""
+            return True
+
+
 class Server(HttpClient):
     """One server. Use it in a `with` block, or end it with stop(); both check how it ended.
 
@@ -123,24 +137,32 @@ class Server(HttpClient):
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         env={**environment(), **(env or {})})
-        self.readers = [threading.Thread(target=self.read, args=args, daemon=True)
-                        for args in ((self.process.stdout, self.stdout_lines),
-                                     (self.process.stderr, self.stderr_lines))]
-        for reader in self.readers:
-            reader.start()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
         if wait:
             self.wait_loaded()
         elif port:
             self.wait_open()
 
-    def read(self, stream, lines):
-        for line in stream:
-            with self.changed:
-                lines.append(line.decode(errors="replace").rstrip("\n"))
-                self.changed.notify_all()
-        with self.changed:
-            self.open_streams -= 1
-            self.changed.notify_all()
+    def read(self):
+        """One thread for both: when a line of stdout is there, so is what was logged before it."""
+        lines = {self.process.stderr: self.stderr_lines, self.process.stdout: self.stdout_lines}
+        rest = dict.fromkeys(lines, b"")
+        with selectors.DefaultSelector() as selector:
+            for pipe in lines:
+                os.set_blocking(pipe.fileno(), False)
+                selector.register(pipe, selectors.EVENT_READ)
+            while selector.get_map():
+                selector.select()
+                for pipe in reversed(lines):  # stdout is read first, and shown last
+                    if pipe in selector.get_map() and read_available(pipe, rest):
+                        selector.unregister(pipe)
+                with self.changed:
+                    for pipe, found in lines.items():
+                        *whole, rest[pipe] = rest[pipe].split(b"\n")
+                        found += [line.decode(errors="replace") for line in whole]
+                    self.open_streams = len(selector.get_map())
+                    self.changed.notify_all()
 
     def wait_line(self, lines, text, seconds=START_SECONDS_MAX):
         """The first line of `lines` that holds `text`; fails when the server ends without it."""
@@ -192,8 +214,7 @@ class Server(HttpClient):
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"the server did not end within {seconds} s\n{self.log()}") from None
-        for reader in self.readers:
-            reader.join(STOP_SECONDS_MAX)
+        self.reader.join(STOP_SECONDS_MAX)
         for report in REPORTS:
             assert not any(report in line for line in self.stderr_lines), self.log()
         return status

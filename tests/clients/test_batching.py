@@ -26,9 +26,9 @@ from test_v1_client import decode, encode  # noqa: E402
 from v1_messages import V1  # noqa: E402
 
 # Long enough for a busy machine to do within it what has to come before its end.
-DELAY_S = 2
+DELAY_S = 5
 # How much later a batch may begin than its delay ends, on such a machine.
-LATE_S = 1
+LATE_S = 10
 PREFERRED = "preferred_batch_size: [ 2, 6 ] max_queue_delay_microseconds: {}"
 
 
@@ -166,7 +166,7 @@ def test_qa(server, qa, name):
 def test_qa_delayed_scheduler(tmp_path, start, count, sizes, expected, late):
     """TRTSERVER_DELAY_SCHEDULER: nothing runs before that many requests wait."""
     for protocol in PROTOCOLS:
-        add_model(tmp_path / "models", protocol, gate(PREFERRED.format(1000000)))
+        add_model(tmp_path / "models", protocol, gate(PREFERRED.format(DELAY_S * 1000000)))
     one = start(tmp_path / "models", f"--backend-directory={backend_folder(tmp_path / 'backends')}",
                 env={"TRTSERVER_DELAY_SCHEDULER": str(count)})
     with Client(one, "http") as http, Client(one, "grpc") as grpc:
@@ -174,8 +174,8 @@ def test_qa_delayed_scheduler(tmp_path, start, count, sizes, expected, late):
         for call in calls:
             call.result(SECONDS_MAX)
     for protocol in PROTOCOLS:
-        check_case(one, protocol, sizes, expected, late, 1)
-        check_v1_status(one, protocol, expected, late, 1)
+        check_case(one, protocol, sizes, expected, late, DELAY_S)
+        check_v1_status(one, protocol, expected, late, DELAY_S)
 
 
 # ---- What is in one batch ----
@@ -307,7 +307,7 @@ def test_full_batches_under_load(tmp_path, start, ask):
     """64 clients that always have one request: but for the end, when they go one by one, and for what a
     busy machine makes of them, every batch is full. It begins when all of them wait."""
     clients, rounds = 64, 6
-    add_model(tmp_path, "m", identity("INT32", batch=8, delay_ms=40,
+    add_model(tmp_path, "m", identity("INT32", batch=8, delay_ms=150,
                                       extra="dynamic_batching { }\n" + instances()))
     one = start(tmp_path, env={"TRTSERVER_DELAY_SCHEDULER": str(clients)})
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:

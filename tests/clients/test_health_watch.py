@@ -17,7 +17,7 @@ def watch(channel, message=b"", **kwargs):
 
 def test_start_and_end(start, tmp_path):
     """While models load, ready, during the exit delay, and the end with the server's."""
-    add_model(tmp_path, "late", identity("FP32", [4], load_secs=2))
+    add_model(tmp_path, "late", identity("FP32", [4], load_secs=6))
     server = start(tmp_path, "--exit-delay-secs=2", port=free_port(), wait=False)
     with grpc.insecure_channel(server.grpc_url) as channel:
         states = watch(channel)

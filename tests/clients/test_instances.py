@@ -28,7 +28,7 @@ def threads(server):
         try:
             name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
             status = (task / "status").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended meanwhile
         processors = status.partition("Cpus_allowed_list:")[2].split()[0]
         found[name].append(Thread(int(rest.split()[16]), processors))
@@ -356,7 +356,8 @@ def test_groups_and_versions_follow(tmp_path):
         write(tmp_path, "m", identity("INT32", (4,), extra=every))
         wait_for("the default", lambda: shown_groups(server, "m") == [("m", 1)]
                  and instance_threads(server, "m_0_cpu") == 2)
-        assert instance_threads(server, "a_") == instance_threads(server, "b_") == 0
+        wait_for("the end of the others",
+                 lambda: instance_threads(server, "a_") == instance_threads(server, "b_") == 0)
 
 
 def test_what_does_not_follow(tmp_path, backends):
@@ -377,7 +378,8 @@ def test_what_does_not_follow(tmp_path, backends):
         server.wait_log("instances not changed model=m version=1, keeping those it has error=")
         write(models, "m", ok + group(5))  # more than the backend will initialise
         wait_for("the refusal", lambda: logged("there are enough instances"))
-        assert shown_groups(server, "m") == [("g", 1)] and instance_threads(server, "g_") == 1
+        assert shown_groups(server, "m") == [("g", 1)]
+        wait_for("one thread", lambda: instance_threads(server, "g_") == 1)
         write(models, "m", "# the same\n" + ok + group(1))
         write(models, "m", ok + group(1) + " ")
         assert not logged("instances changed")
@@ -395,7 +397,7 @@ def test_back_to_the_groups_before(tmp_path, backends):
     with Server(models, backends, POLL, "--backend-config=bad,fails_from=3") as server:
         write(models, "m", ok + group(2))
         server.wait_log("instances not changed model=m version=2, keeping those it has error=")
-        assert instance_threads(server, "g_") == 3
+        wait_for("three threads", lambda: instance_threads(server, "g_") == 3)
         write(models, "m", ok + group(1))
         wait_for("the group before", lambda: instance_threads(server, "g_") == 2)
 

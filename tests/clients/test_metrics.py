@@ -257,8 +257,11 @@ def test_pending_requests(tmp_path, start):
     body = {"inputs": [json_input("INPUT0", "FP32", [1, 1], [1.0])]}
     sockets = [connect(server.port) for _ in range(4)]
     try:
-        for s in sockets:
+        for i, s in enumerate(sockets):
             s.sendall(infer_message("slow", body))
+            if i == 0:
+                wait_for("it runs", lambda: page(server).value("trtserver_inflight_requests") == 1 and
+                         page(server).value("nv_inference_pending_request_count", model="slow") == 0)
         wait_for("three wait", lambda: page(server).value(
             "nv_inference_pending_request_count", model="slow") == 3)
         got = page(server)
@@ -267,8 +270,8 @@ def test_pending_requests(tmp_path, start):
         sockets.pop().close()  # a client goes away
         wait_for("two wait", lambda: page(server).value(
             "nv_inference_pending_request_count", model="slow") == 2)
-        assert page(server).value("nv_inference_request_failure", model="slow",
-                                  reason="CANCELED") == 1
+        wait_for("the cancel", lambda: page(server).value(
+            "nv_inference_request_failure", model="slow", reason="CANCELED") == 1)
     finally:
         for s in sockets:
             s.close()
@@ -287,6 +290,9 @@ def test_connections(server):
     with client_grpc.InferenceServerClient(server.grpc_url) as client, \
             client_grpc.InferenceServerClient(server.url) as on_http_port:
         assert client.is_server_live() and on_http_port.is_server_live()
+        wait_for("the end of others'", lambda: page(server).value(
+            "trtserver_connections", protocol="http") == 3)
+        accepted["metrics"] = page(server).value("trtserver_connections_accepted_total", port="metrics")
         got = page(server)
         assert got.value("trtserver_connections", protocol="http") == 3
         assert got.value("trtserver_connections", protocol="grpc") == 2
@@ -531,7 +537,7 @@ def test_port_taken(tmp_path, start, server):
 
 def test_while_models_load_and_after_a_failure(tmp_path, start):
     """The page is there from the start, and says what is loading and what failed."""
-    add_model(tmp_path, "slow", identity("FP32", [-1], load_secs=3))
+    add_model(tmp_path, "slow", identity("FP32", [-1], load_secs=8))
     add_model(tmp_path, "fast", identity("FP32", [-1]))
     add_model(tmp_path, "broken", identity("FP32", [-1], extra=parameter("execute_delay_ms", -1)))
     server = start(tmp_path, "--exit-on-error=false", wait=False)
@@ -546,13 +552,13 @@ def test_while_models_load_and_after_a_failure(tmp_path, start):
     server.wait_loaded()
     got = page(server, OPEN)
     assert got.value(ready, model="slow") == 1 and got.value(ready, model="broken") == 0
-    assert got.value("nv_model_load_duration_secs", model="slow") >= 3
+    assert got.value("nv_model_load_duration_secs", model="slow") >= 8
     assert not got.find("nv_inference_count", model="broken")
 
 
 def test_while_the_server_ends(tmp_path, start):
     """The port answers until the last request is done."""
-    add_model(tmp_path, "slow", identity("FP32", [-1], batch=8, delay_ms=2000))
+    add_model(tmp_path, "slow", identity("FP32", [-1], batch=8, delay_ms=5000))
     server = start(tmp_path)
     with connect(server.port) as s:
         s.sendall(infer_message("slow", {"inputs": [json_input("INPUT0", "FP32", [1, 1], [1.0])]}))
@@ -585,4 +591,4 @@ def test_a_page_of_many_models(tmp_path, start):
     assert len([s for s in got.samples if "model" in s.labels]) <= 120 * count
     assert got.value("nv_inference_count", model=f"model_{count - 1:04}") == 1
     cpu = page(server).value("trtserver_metrics_page_cpu_seconds")
-    assert 0 < cpu < 0.0005 * count, cpu
+    assert 0 < cpu < 0.005 * count, cpu

@@ -267,7 +267,7 @@ def test_cancel(server, client, tmp_path):
         wait_for("the place to be free", lambda: waiting(server, model) == 0)
         if client.protocol == "grpc":
             with pytest.raises(Refused, match="Deadline Exceeded"):
-                client.queue(model, "deadline", client_timeout=0.5).result(SECONDS_MAX)
+                client.queue(model, "deadline", client_timeout=3).result(SECONDS_MAX)
             wait_for("the place to be free", lambda: waiting(server, model) == 0)
         kept = client.queue(model, "kept")
         client.refuses(QUEUE_FULL, model)

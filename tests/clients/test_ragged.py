@@ -13,7 +13,7 @@ import re
 import pytest
 
 import triton
-from server import ROOT, Server, onnx_models
+from server import ROOT, Server, onnx_models, wait_for
 
 np = pytest.importorskip("numpy")
 http = pytest.importorskip("tritonclient.http")
@@ -163,10 +163,15 @@ def infer(server, protocol, model, arrays, outputs=None):
 
 def infer_together(server, protocol, model, calls):
     """The results of calls, (arrays, outputs) each, and how many executions they took."""
-    before = server.statistics(model)["execution_count"]
+    def ended(statistics):
+        return sum(statistics["inference_stats"][kind]["count"] for kind in ("success", "fail"))
+
+    before = server.statistics(model)
     with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
         results = list(pool.map(lambda call: infer(server, protocol, model, *call), calls))
-    return results, server.statistics(model)["execution_count"] - before
+    # Triton counts what it has answered.
+    wait_for("the statistics", lambda: ended(server.statistics(model)) == ended(before) + len(calls))
+    return results, server.statistics(model)["execution_count"] - before["execution_count"]
 
 
 # ---- Ragged inputs ----

@@ -151,12 +151,12 @@ def test_without_resources(start, tmp_path, backends):
 
 @pytest.mark.parametrize("priorities", [(1, 1), (0, 2), (1, 4)])
 def test_turns(start, tmp_path, priorities):
-    """Two models with one resource and queues that do not run empty: executions as 1 to priority. The
-    first requests run while others arrive, so some are left out of the count."""
+    """Two models with one resource and queues that do not run empty, because nothing runs before all
+    wait: executions as 1 to priority. One model may begin before the other, so some are not counted."""
     models = {name: identity(delay_ms=4, extra=group(("R", 1), priority=priority))
               for name, priority in zip(("first", "second"), priorities)}
     ratio = max(priorities[1], 1) // max(priorities[0], 1)
-    server = start(repository(tmp_path, models), ON)
+    server = start(repository(tmp_path, models), ON, env={"TRTSERVER_DELAY_SCHEDULER": "80"})
     answers = queue.Queue()
     with client_grpc.InferenceServerClient(server.grpc_url) as client:
         for _ in range(80):

@@ -392,7 +392,7 @@ def test_drain(start, repository, authority):
         server.signal()
         assert read_answer(s).status == 200
         assert s.recv(1) == b""
-        assert server.wait_exit(10) == 0
+        assert server.wait_exit() == 0
 
 
 # ---- Command line ----

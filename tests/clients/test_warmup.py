@@ -288,7 +288,7 @@ def test_configuration_that_cannot_be(tmp_path):
 @traced
 @pytest.mark.parametrize("parallel", ["false", "true"])
 def test_instances_initialise_as_the_backend_allows(tmp_path, backends, parallel):
-    """Each instance that initialises waits for a second one for 0.3 s. With the attribute
+    """Each instance that initialises waits for a second one for a while. With the attribute
     ParallelModelInstanceLoading both have begun before one ends; without it they never meet."""
     add_model(tmp_path, "m", bad("trace", extra=instances(2)))
     with serve(tmp_path, backends, f"--backend-config=bad,parallel={parallel}") as server:

@@ -21,7 +21,8 @@ BLOCK = re.compile(r"^(?:`(?P<file>\S+)`:\n\n)?```(?P<kind>\w*)\n(?P<code>.*?)^`
 SERVE = '"$TIS/build/trtserver" '
 
 pytestmark = [
-    pytest.mark.skipif(not shutil.which(tool), reason=f"no '{tool}'") for tool in ("cc", "curl")]
+    pytest.mark.timeout(900),  # it builds the backend with what the machine has left
+    *(pytest.mark.skipif(not shutil.which(tool), reason=f"no '{tool}'") for tool in ("cc", "curl"))]
 
 
 def run(code, folder):

@@ -25,8 +25,8 @@
 #include "tis/backend.h"
 
 enum {
-    LATE_MS = 200,
-    MEET_MS = 300,   /* how long an instance waits for another one that initialises */
+    LATE_MS = 1000,
+    MEET_MS = 1500,  /* how long an instance waits for another one that initialises */
     HOLD_MS = 20000, /* how long a request "hold" waits for the file */
     METRICS = 3      /* a counter, a gauge, a histogram */
 };
@@ -607,7 +607,8 @@ static void meet(void)
     static int count;
     struct timespec deadline;
     clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_nsec += MEET_MS * 1000000L;
+    deadline.tv_sec += MEET_MS / 1000;
+    deadline.tv_nsec += MEET_MS % 1000 * 1000000L;
     deadline.tv_sec += deadline.tv_nsec / 1000000000;
     deadline.tv_nsec %= 1000000000;
     pthread_mutex_lock(&mutex);
@@ -839,6 +840,9 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstan
         trace_execute(instance, requests, request_count);
     if (strncmp(mode, "error_execute", strlen("error_execute")) == 0)
         return fail(mode, requests, request_count);
+    /* Counted before it is answered: who has the answer finds it in the statistics. */
+    check(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance, request_count, start_ns,
+                                                           start_ns - 5, start_ns - 9, now_ns()));
     for (uint32_t i = 0; i < request_count; i++) {
         /* Times out of order, at that: the server must not count centuries. */
         check(TRITONBACKEND_ModelInstanceReportStatistics(instance, requests[i], true, start_ns,
@@ -854,7 +858,5 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstan
                 ways[k].run(requests[i]);
         }
     }
-    check(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance, request_count, start_ns,
-                                                           start_ns - 5, start_ns - 9, now_ns()));
     return NULL;
 }

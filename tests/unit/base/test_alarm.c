@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <semaphore.h>
 
 #include "base/alarm.h"
 #include "base/clock.h"
@@ -63,13 +64,28 @@ static void set(struct alarms *alarms, struct test_alarm *t, uint64_t due_ns)
     alarm_set(&t->alarm, due_ns);
 }
 
+static sem_t gate;
+
+static void ring_gate(struct alarm *a, uint64_t now_ns)
+{
+    (void)a, (void)now_ns;
+    while (sem_wait(&gate) != 0)
+        continue;
+}
+
 static void test_order(void **state)
 {
     struct alarms *alarms = *state;
+    struct alarm first; /* nothing else rings until all are set */
+    sem_init(&gate, 0, 0);
+    alarm_init(&first, alarms, ring_gate);
+    alarm_set(&first, 0);
     uint64_t start_ns = clock_ns() + 20 * NS_PER_MS;
     last_due_ns = start_ns;
     for (uint64_t i = 0; i < ALARMS; i++)
         set(alarms, &alarms_of_test[i], start_ns + (i * 7 % ALARMS) * (NS_PER_MS / 10));
+    sem_post(&gate);
+    alarm_stop(&first);
     for (uint32_t i = 0; i < ALARMS; i++) {
         wait_for(&alarms_of_test[i].rings, 1);
         alarm_stop(&alarms_of_test[i].alarm);

@@ -5,6 +5,7 @@
 #include "one_loop.h"
 
 #define NS_SHORT (20 * NS_PER_MS)
+#define NS_AGE (500 * NS_PER_MS) /* long enough for a call to begin */
 
 /* A server with these times, one client, and its only call at a time. */
 struct test {
@@ -83,7 +84,7 @@ static void test_keepalive_needs_calls(void **state)
     struct test t;
     (void)state;
     struct grpc_lifetime lifetime = { .keepalive_ns = NS_SHORT,
-                                      .keepalive_timeout_ns = 10 * NS_SHORT,
+                                      .keepalive_timeout_ns = NS_PER_SEC,
                                       .pings_without_data_max = 2 };
     open_test(&t, &lifetime, false);
     assert_false(loop_timer_is_armed(&conn_of(&t.fixture)->timer));
@@ -335,7 +336,7 @@ static void test_age(void **state)
 {
     struct test t;
     (void)state;
-    struct grpc_lifetime lifetime = { .age_ns_max = NS_SHORT };
+    struct grpc_lifetime lifetime = { .age_ns_max = NS_AGE };
     open_test(&t, &lifetime, false);
     hold_call(&t);
     WAIT_FOR(&t.client, t.client.goaway_count == 2);
@@ -356,7 +357,7 @@ static void test_age_grace(void **state)
 {
     struct test t;
     (void)state;
-    struct grpc_lifetime lifetime = { .age_ns_max = NS_SHORT, .age_grace_ns = NS_SHORT };
+    struct grpc_lifetime lifetime = { .age_ns_max = NS_AGE, .age_grace_ns = 10 * NS_SHORT };
     for (int is_mute = 0; is_mute < 2; is_mute++) {
         open_test(&t, &lifetime, is_mute);
         hold_call(&t);

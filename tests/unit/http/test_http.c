@@ -1014,7 +1014,7 @@ static void test_slow_clients(void **state)
     struct fixture *f = new_fixture(1);
     f->options.limits.head_ns_max = 60 * MS;
     f->options.limits.body_stall_ns_max = 60 * MS;
-    f->options.limits.idle_ns_max = 100 * MS;
+    f->options.limits.idle_ns_max = NS_PER_SEC;
     start(f);
     static const struct {
         const char *text;
@@ -1052,7 +1052,7 @@ static void test_no_deadline_while_waiting(void **state)
     struct fixture *f = new_fixture(1);
     f->options.limits.head_ns_max = 20 * MS;
     f->options.limits.body_stall_ns_max = 20 * MS;
-    f->options.limits.idle_ns_max = 20 * MS;
+    f->options.limits.idle_ns_max = 500 * MS;
     start(f);
     int fd = dial(f), other = dial(f);
     send_text(fd, "GET /later HTTP/1.1\r\n\r\n");
