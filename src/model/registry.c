@@ -2,6 +2,8 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,8 +156,12 @@ static void destroy_run(struct pool_job *job)
 {
     struct destroy_job *d = CONTAINER_OF(job, struct destroy_job, job);
     struct registry *r = d->registry;
+    char name[NAME_MAX + 1]; /* of a directory */
+    int64_t number = d->version->number;
+    snprintf(name, sizeof(name), "%s", d->version->model_name);
     version_destroy(d->version);
     free(d);
+    log_info("successfully unloaded model=%s version=%" PRId64, name, number);
     lock_take(&r->lock);
     r->live--;
     cond_broadcast(&r->changed);
