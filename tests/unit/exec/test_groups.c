@@ -468,6 +468,96 @@ static void test_changes_under_load(void **state)
     end(&f);
 }
 
+/* ---- A change while somebody always asks ---- */
+
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+    uint32_t begun; /* calls */
+    bool stop;
+} relay = { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+/* In place of the plug-in's function: returns when the next call has begun, so there is always one. */
+static TRITONSERVER_Error *relay_ready(TRITONBACKEND_ModelInstance *instance)
+{
+    (void)instance;
+    pthread_mutex_lock(&relay.mutex);
+    uint32_t own = ++relay.begun;
+    pthread_cond_broadcast(&relay.cond);
+    while (relay.begun == own && !relay.stop)
+        pthread_cond_wait(&relay.cond, &relay.mutex);
+    pthread_mutex_unlock(&relay.mutex);
+    return NULL;
+}
+
+static void *relay_run(void *arg)
+{
+    bool stop = false;
+    while (!stop) {
+        assert_true(version_is_ready(arg));
+        pthread_mutex_lock(&relay.mutex);
+        stop = relay.stop;
+        pthread_mutex_unlock(&relay.mutex);
+    }
+    return NULL;
+}
+
+struct changer {
+    struct tis_version *version;
+    sem_t done;
+};
+
+static void *changer_run(void *arg)
+{
+    static const char *const groups[] = { "instance_group { name: 'a' count: 2 }",
+                                          "instance_group { name: 'b' }" };
+    struct changer *c = arg;
+    for (size_t i = 0; i < ARRAY_LEN(groups); i++) {
+        struct model_config *config = configure("place", groups[i], 0);
+        assert_null(version_set_groups(c->version, config));
+        config_unref(config);
+    }
+    sem_post(&c->done);
+    return NULL;
+}
+
+/* Questions whether the model is ready that follow each other without a gap hold up no change: it waits
+ * for those that came before it. */
+static void test_change_while_asked(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct changer changer;
+    struct timespec deadline;
+    pthread_t askers[2], thread;
+    create(&f, NULL, NULL, "instance_group { name: 'a' }", 0);
+    f.version->backend->entries.instance_ready = relay_ready;
+    changer.version = f.version;
+    sem_init(&changer.done, 0, 0);
+    for (size_t i = 0; i < ARRAY_LEN(askers); i++)
+        assert_int_equal(pthread_create(&askers[i], NULL, relay_run, f.version), 0);
+    pthread_mutex_lock(&relay.mutex);
+    while (relay.begun == 0)
+        pthread_cond_wait(&relay.cond, &relay.mutex);
+    pthread_mutex_unlock(&relay.mutex);
+
+    assert_int_equal(pthread_create(&thread, NULL, changer_run, &changer), 0);
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += (time_t)(DEADLINE_NS / NS_PER_SEC);
+    int late = sem_timedwait(&changer.done, &deadline);
+    pthread_mutex_lock(&relay.mutex);
+    relay.stop = true;
+    pthread_cond_broadcast(&relay.cond);
+    pthread_mutex_unlock(&relay.mutex);
+    for (size_t i = 0; i < ARRAY_LEN(askers); i++)
+        pthread_join(askers[i], NULL);
+    pthread_join(thread, NULL);
+    assert_int_equal(late, 0);
+    assert_threads(&f, "b_0_cpu");
+    sem_destroy(&changer.done);
+    end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -480,6 +570,7 @@ int main(void)
         cmocka_unit_test(test_failed_change),
         cmocka_unit_test(test_open_requests),
         cmocka_unit_test(test_changes_under_load),
+        cmocka_unit_test(test_change_while_asked),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
