@@ -492,7 +492,7 @@ static void test_first_responses(void **state)
         struct statistics_totals got;
         submit(&t, v);
         finish(&t);
-        statistics_get_totals(&v->statistics, DEVICE_ALL, &got);
+        statistics_get_totals(&v->statistics, &got);
         const struct histogram *h = got.histograms;
         assert_int_equal(h[HISTOGRAM_REQUEST].count, 1);
         assert_int_equal(h[HISTOGRAM_FIRST_RESPONSE].count, cases[i].first);
@@ -540,7 +540,7 @@ static void test_failure_reasons(void **state)
     error_free(err);
     version_cancel(v, waiting.request);
     assert_int_equal(finish(&waiting), TRITONSERVER_ERROR_CANCELLED);
-    statistics_get_totals(&v->statistics, DEVICE_ALL, &got);
+    statistics_get_totals(&v->statistics, &got);
     assert_int_equal(got.fail.count, 2);
     assert_int_equal(got.failures[FAILURE_REJECTED], 1);
     assert_int_equal(got.failures[FAILURE_CANCELED], 1);
@@ -549,7 +549,7 @@ static void test_failure_reasons(void **state)
     v = acquire(f.registry, "expires", 1);
     submit(&waiting, v);
     assert_int_equal(finish(&waiting), TRITONSERVER_ERROR_UNAVAILABLE);
-    statistics_get_totals(&v->statistics, DEVICE_ALL, &got);
+    statistics_get_totals(&v->statistics, &got);
     assert_int_equal(got.fail.count, 1);
     assert_int_equal(got.failures[FAILURE_REJECTED], 1);
     assert_true(got.fail.ns >= NS_PER_MS);
