@@ -23,7 +23,7 @@ MODEL_SRCS := $(wildcard examples/models/*.py examples/models/*/*)
 help:
 	@sed -n 's/^#: //p' $(MAKEFILE_LIST)
 
-#: make serve        build everything if needed and serve the example models on port 8000
+#: make serve        build everything if needed and serve the example models: HTTP 8000, gRPC 8001, metrics 8002
 #: make speech       find the speech in a WAV file with the server that runs (make serve)
 #: make build        release build: build/trtserver, build/backends/NAME/libtriton_NAME.so
 #: make test         unit tests under sanitizers, fuzz corpora, real clients

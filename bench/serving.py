@@ -62,6 +62,14 @@ def engine_alone(bench, work, milliseconds):
     return cpu / runs, start_us / 1000
 
 
+def compare_with_engine(bench, work, milliseconds):
+    """What compare() says, and the CPU us of a direct run: the median of three, before and after."""
+    alone = [engine_alone(bench, work, milliseconds)]
+    result = compare(bench, work)
+    alone += [engine_alone(bench, work, milliseconds) for _ in range(2)]
+    return result, statistics.median(run for run, _ in alone)
+
+
 def border(bench):
     """(CPU us of a direct run, CPU us per Execute, calls over the border per Execute) for a model of
     two nodes: three interleaved runs, medians."""
@@ -159,11 +167,8 @@ def measure(bench, wanted):
     if "mlp" in wanted:
         say("ONNX MLP ...")
         work = WORKS["mlp"]()
-        alone = [engine_alone(bench, work, 500)]
-        result = compare(bench, work)
-        alone += [engine_alone(bench, work, 500) for _ in range(2)]
+        result, cpu = compare_with_engine(bench, work, 500)
         ours, triton = result["ours"], result["triton"]
-        cpu = statistics.median(run for run, _ in alone)
         rows.append(at_least("ONNX MLP 256-1024-1024-16: requests/s", 1.3, ours[1], triton[1]))
         rows.append(Row("the same: CPU per request", "-", f"{ours[0]:.1f} us", f"{triton[0]:.1f} us",
                         fraction(ours[0] / triton[0]), None))
@@ -174,10 +179,7 @@ def measure(bench, wanted):
     if "added" in wanted:
         say("CPU added to a direct call ...")
         work = WORKS["added"]()
-        alone = [engine_alone(bench, work, 300)]
-        result = compare(bench, work)
-        alone += [engine_alone(bench, work, 300) for _ in range(2)]
-        cpu = statistics.median(run for run, _ in alone)
+        result, cpu = compare_with_engine(bench, work, 300)
         added = {which: r[0] - cpu for which, r in result.items()}
         rows.append(Row(f"CPU added to a direct engine call of {cpu:.1f} us", "at most 15 us",
                         f"{added['ours']:.1f} us", f"{added['triton']:.1f} us",

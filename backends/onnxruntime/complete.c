@@ -212,9 +212,7 @@ static bool set_batch_size_max(yyjson_mut_doc *doc, int64_t batch_size_max)
 
 /* ---- Handing over ---- */
 
-/* Gives the server the completed text, then reads what it made of it. */
-static TRITONSERVER_Error *hand_over(TRITONBACKEND_Model *handle, yyjson_mut_doc *doc,
-                                     struct kit_config *config)
+TRITONSERVER_Error *config_set(TRITONBACKEND_Model *handle, const yyjson_mut_doc *doc)
 {
     size_t byte_size;
     char *text = yyjson_mut_write(doc, 0, &byte_size);
@@ -229,9 +227,17 @@ static TRITONSERVER_Error *hand_over(TRITONBACKEND_Model *handle, yyjson_mut_doc
         return err;
     err = TRITONBACKEND_ModelSetConfig(handle, 1, message);
     KIT_LOG_ERROR(TRITONSERVER_MessageDelete(message), "freeing a configuration message");
+    return err;
+}
+
+/* Gives the server the completed text, then reads what it made of it. */
+static TRITONSERVER_Error *hand_over(TRITONBACKEND_Model *handle, const yyjson_mut_doc *doc,
+                                     struct kit_config *config)
+{
+    TRITONSERVER_Error *err = config_set(handle, doc);
+
     if (err)
         return err;
-
     kit_config_fini(config);
     return kit_config_load(handle, config);
 }

@@ -385,7 +385,7 @@ TRITONSERVER_Error *model_open(const struct engine *engine, TRITONBACKEND_Model 
     if (!err)
         err = create_ports(model);
     if (!err)
-        err = padding_read(model);
+        err = padding_read(handle, model);
     if (err) {
         err = kit_error_wrap(err, "model '%s' version %" PRIu64,
                              model->config.name ? model->config.name : "", model->config.version);

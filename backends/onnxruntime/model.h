@@ -61,8 +61,8 @@ MUST_USE TRITONSERVER_Error *model_open(const struct engine *engine, TRITONBACKE
 void model_close(struct model *model);
 
 /* padding.c: reads from the parameters which inputs are padded, and from the model
- * which outputs follow them. */
-MUST_USE TRITONSERVER_Error *padding_read(struct model *model);
+ * which outputs follow them. Tells the server, as it would not batch such inputs. */
+MUST_USE TRITONSERVER_Error *padding_read(TRITONBACKEND_Model *handle, struct model *model);
 
 /* complete.c: fills what config leaves open in from signature, gives the result
  * to the server and reads it again. Does nothing when there is nothing to fill in.
@@ -71,5 +71,7 @@ MUST_USE TRITONSERVER_Error *config_complete(const struct engine *engine,
                                              TRITONBACKEND_Model *handle,
                                              const struct signature *signature,
                                              struct kit_config *config);
+/* complete.c: gives the server another configuration. */
+MUST_USE TRITONSERVER_Error *config_set(TRITONBACKEND_Model *handle, const yyjson_mut_doc *doc);
 
 #endif

@@ -228,7 +228,33 @@ static TRITONSERVER_Error *tie_output(const struct model *model, uint32_t index)
     return err;
 }
 
-TRITONSERVER_Error *padding_read(struct model *model)
+/* ---- The server ---- */
+
+/* Requests meet in a batch when their inputs have like shapes, but for those with allow_ragged_batch. That
+ * stands for itself here: the model's own configuration stays as it was read. */
+static TRITONSERVER_Error *tell_server(TRITONBACKEND_Model *handle, const struct model *model)
+{
+    static const char ALLOW[] = "allow_ragged_batch";
+    TRITONSERVER_Error *err;
+    yyjson_mut_doc *doc = yyjson_doc_mut_copy(model->config.doc, NULL);
+    yyjson_mut_val *inputs = yyjson_mut_obj_get(yyjson_mut_doc_get_root(doc), "input");
+    yyjson_mut_val *input;
+    bool ok = inputs != NULL;
+    size_t i, max;
+
+    yyjson_mut_arr_foreach(inputs, i, max, input)
+    {
+        if (!model->inputs[i].padded)
+            continue;
+        yyjson_mut_obj_remove_key(input, ALLOW);
+        ok = ok && yyjson_mut_obj_add_true(doc, input, ALLOW);
+    }
+    err = ok ? config_set(handle, doc) : kit_error_memory(0, "a configuration with padding");
+    yyjson_mut_doc_free(doc);
+    return err;
+}
+
+TRITONSERVER_Error *padding_read(TRITONBACKEND_Model *handle, struct model *model)
 {
     TRITONSERVER_Error *err = apply_parameters(model, &model->padding);
 
@@ -239,5 +265,7 @@ TRITONSERVER_Error *padding_read(struct model *model)
         err = tie_input(model, i);
     for (uint32_t i = 0; !err && model->padding && i < model->config.output_count; i++)
         err = tie_output(model, i);
+    if (!err && model->padding)
+        err = tell_server(handle, model);
     return err;
 }

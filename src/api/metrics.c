@@ -107,7 +107,7 @@ static bool rows_fill(struct page *p)
         struct tis_version *version = p->rows[i].entry->version;
         if (version) {
             p->rows[i].pending = version_pending(version);
-            statistics_get_totals(&version->statistics, DEVICE_ALL, &p->rows[i].totals);
+            statistics_get_totals(&version->statistics, &p->rows[i].totals);
         }
     }
     const char *at = p->labels.data; /* it has stopped moving */

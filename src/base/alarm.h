@@ -3,8 +3,13 @@
  * For what must happen on time although nobody is awake for it: a batch's delay has passed, a request has
  * waited too long. Loops have timers of their own (net/loop.h).
  *
+ * All alarms of a server share one thread, and while one rings the others wait. So ring() takes some
+ * microseconds: it waits for nothing but locks that are held as shortly, makes no call that can block, and
+ * posts what is long to a pool (base/pool.h).
+ *
  * Ownership: an alarm is embedded by whoever is called; its memory must outlive alarm_stop().
- * Threads:   any. ring() runs on the alarms' thread, without a lock, and must be short.
+ * Threads:   any. alarm_set() may be called under locks below LOCK_ALARMS, and in ring(). alarm_stop() waits
+ *            for ring(), so under no lock that ring() takes. ring() runs on the alarms' thread, without a lock.
  */
 #ifndef TIS_BASE_ALARM_H
 #define TIS_BASE_ALARM_H

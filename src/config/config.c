@@ -245,31 +245,7 @@ static void set_reshape(struct tensor_spec *spec, const Inference__ModelTensorRe
     spec->reshape_rank = (uint32_t)reshape->n_shape;
 }
 
-/* Whether the onnxruntime backend fills this input up to the largest of a batch, as its parameters
- * pad_batch and pad_batch.NAME say; it checks them itself. */
-static bool is_padded(const Inference__ModelConfig *m, const Inference__ModelInput *input)
-{
-    static const char key[] = "pad_batch";
-    bool variable = false;
-
-    for (size_t i = 0; i < input->n_dims; i++)
-        variable |= input->dims[i] == -1;
-    if (!variable || input->data_type == INFERENCE__DATA_TYPE__TYPE_STRING ||
-        strcmp(m->backend, "onnxruntime") != 0)
-        return false;
-    for (size_t i = 0; i < m->n_parameters; i++) {
-        const char *name = m->parameters[i]->key;
-        if (strcmp(name, key) == 0)
-            return true;
-        if (strncmp(name, key, strlen(key)) == 0 && name[strlen(key)] == '.' &&
-            strcmp(name + sizeof(key), input->name) == 0)
-            return true;
-    }
-    return false;
-}
-
-static void fill_input(struct tensor_spec *spec, const Inference__ModelConfig *m,
-                       const Inference__ModelInput *input)
+static void fill_input(struct tensor_spec *spec, const Inference__ModelInput *input)
 {
     *spec = (struct tensor_spec){
         .name = input->name,
@@ -278,7 +254,7 @@ static void fill_input(struct tensor_spec *spec, const Inference__ModelConfig *m
         .dims = input->dims,
         .rank = (uint32_t)input->n_dims,
         .optional = input->optional,
-        .allow_ragged = input->allow_ragged_batch || is_padded(m, input),
+        .allow_ragged = input->allow_ragged_batch,
         .is_shape_tensor = input->is_shape_tensor,
         .label_filename = "",
     };
@@ -318,7 +294,7 @@ static bool fill_tensors(struct model_config *c)
     if (!c->inputs || !c->outputs)
         return false;
     for (uint32_t i = 0; i < c->input_count; i++) {
-        fill_input(&c->inputs[i], m, m->input[i]);
+        fill_input(&c->inputs[i], m->input[i]);
         c->required_input_count += !c->inputs[i].optional;
         c->has_unlike_requests |= may_be_unlike(&c->inputs[i]);
     }

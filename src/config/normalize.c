@@ -166,15 +166,15 @@ static bool fill_preferred(Inference__ModelInstanceGroup *g, const struct config
     return true;
 }
 
-/* CPU instances of the onnxruntime backend compute on one thread each and share the weights, so a second
- * one costs little memory. It is worth it where processors are left for it and the loops: with two in all
- * it takes requests out of the first one's batches (bench: 8 connections, a third less). Triton has
- * two of them, and of tensorflow, on any machine. */
+/* A second cheap instance is worth it where processors are left for it and the loops: with two in all it takes
+ * requests out of the first one's batches (bench: 8 connections, a third less). Triton has two of
+ * onnxruntime and tensorflow on any machine. */
 static int32_t default_count(const Inference__ModelInstanceGroup *g,
                              const Inference__ModelConfig *m, const struct config_context *context)
 {
-    bool is_cheap = g->kind == INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_CPU &&
-                    !is_empty(m->backend) && strcmp(m->backend, "onnxruntime") == 0;
+    const struct platform *p = is_empty(m->backend) ? NULL : platform_find_backend(m->backend);
+    bool is_cheap =
+        g->kind == INFERENCE__MODEL_INSTANCE_GROUP__KIND__KIND_CPU && p && p->has_cheap_instances;
     return is_cheap && context->processor_count >= 4 ? 2 : 1;
 }
 

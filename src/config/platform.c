@@ -6,7 +6,7 @@
 #include "proto/message.h"
 
 static const struct platform platforms[] = {
-    { "onnxruntime_onnx", "onnxruntime", "model.onnx" },
+    { "onnxruntime_onnx", "onnxruntime", "model.onnx", .has_cheap_instances = true },
     { "tensorrt_plan", "tensorrt", "model.plan" },
     { "tensorflow_graphdef", "tensorflow", "model.graphdef" },
     { "tensorflow_savedmodel", "tensorflow", "model.savedmodel" },

@@ -5,12 +5,16 @@
 #ifndef TIS_CONFIG_PLATFORM_H
 #define TIS_CONFIG_PLATFORM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct platform {
     const char *name; /* NULL: the backend has no platform name */
     const char *backend;
     const char *filename; /* default_model_filename; NULL: none */
+    /* CPU instances of this backend compute on one thread each and share the weights, so a second one costs
+     * little memory. */
+    bool has_cheap_instances;
 };
 
 /* NULL when the name is not known. */

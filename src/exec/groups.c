@@ -268,7 +268,9 @@ static void exchange(struct change *c)
     uint32_t had_count = v->runner_count;
     v->runners = c->runners;
     v->runner_count = c->runner_count;
-    while (v->asking > 0) /* somebody may still walk the old list */
+    /* Somebody may still walk the old list. Whoever comes now counts for the new one. */
+    uint32_t *asking = &v->asking[v->list_number++ % 2];
+    while (*asking > 0)
         cond_wait(&v->changed, &v->lock);
     lock_release(&v->lock);
     c->runners = NULL;

@@ -49,8 +49,7 @@ tis_error *instance_create(struct tis_version *v, struct model_config *config,
     host_policy_append_json(&json, bytes_str(&policy), i->host_policy);
     i->host_policy_json.len = json.len;
     i->host_policy_json.text = bytes_steal(&json);
-    i->statistics = statistics_shard_open(
-        &v->statistics, kind == TRITONSERVER_INSTANCEGROUPKIND_GPU ? device_id : DEVICE_CPU);
+    i->statistics = statistics_shard_open(&v->statistics);
     if (!i->name || !i->host_policy_json.text || !i->statistics) {
         err = error_no_memory();
         goto out;

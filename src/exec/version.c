@@ -322,7 +322,8 @@ void version_hurry(struct tis_version *v)
         park_wake(&idle->park);
 }
 
-/* Refuses what has waited too long. */
+/* Refuses what has waited too long, all of it before an instance can take the rest. An answer is a message to a
+ * loop: about a microsecond. */
 static void expire(struct tis_version *v, uint64_t now_ns)
 {
     enum {
@@ -416,7 +417,7 @@ void version_name_instance(struct tis_version *v, char *out, size_t out_bytes)
     lock_release(&v->lock);
 }
 
-/* While v->asking counts the caller. */
+/* While v->asking[] counts the caller. */
 static bool instance_is_ready(struct tis_instance *i)
 {
     struct tis_version *v = i->version;
@@ -436,7 +437,8 @@ bool version_is_ready(struct tis_version *v)
         return true;
     /* The instances may change meanwhile; these stay until nobody asks them any more. */
     lock_take(&v->lock);
-    v->asking++;
+    uint32_t *asking = &v->asking[v->list_number % 2];
+    (*asking)++;
     struct tis_runner *const *runners = v->runners;
     uint32_t count = v->runner_count;
     lock_release(&v->lock);
@@ -444,7 +446,7 @@ bool version_is_ready(struct tis_version *v)
         for (uint32_t i = 0; i < runners[r]->instance_count && ready; i++)
             ready = instance_is_ready(runners[r]->instances[i]);
     lock_take(&v->lock);
-    if (--v->asking == 0)
+    if (--*asking == 0)
         cond_broadcast(&v->changed);
     lock_release(&v->lock);
     return ready;

@@ -80,10 +80,11 @@ struct tis_version {
     void *state;
     /* any thread, under lock */
     struct lock lock;
-    struct cond changed; /* a runner is ready; nobody asks the instances any more */
+    struct cond changed; /* a runner is ready; nobody walks a list any more */
     struct tis_runner **runners;
     uint32_t runner_count;
-    uint32_t asking;                   /* who walk the runners' instances without the lock */
+    uint32_t list_number;              /* of `runners`: counts the changes */
+    uint32_t asking[2];                /* who walk a list unlocked; this one: [list_number % 2] */
     struct model_config *config_shown; /* with other instance groups than config; NULL: config */
     struct scheduler *scheduler;
     struct tis_runner *idle; /* waiting for work; the last to wait is the first to run */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/put.h"
 #include "http/conn.h"
 
 enum {
@@ -63,24 +64,7 @@ static const char *reason_text(int status)
 
 /* ---- head ---- */
 
-static char *put(char *at, const void *data, size_t len)
-{
-    memcpy(at, data, len);
-    return at + len;
-}
-
 #define PUT_TEXT(at, text) put((at), (text), sizeof(text) - 1)
-
-static char *put_u64(char *at, uint64_t value)
-{
-    char digits[20];
-    size_t n = sizeof(digits);
-    do {
-        digits[--n] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    return put(at, digits + n, sizeof(digits) - n);
-}
 
 static bool status_has_body(int status)
 {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/attr.h"
+#include "base/put.h"
 
 #define TOTAL "_total"
 
@@ -16,23 +17,6 @@ const char *exposition_content_type(enum exposition_format format)
 }
 
 /* ---- Numbers ---- */
-
-static char *put(char *at, const void *data, size_t len)
-{
-    memcpy(at, data, len);
-    return at + len;
-}
-
-static char *put_u64(char *at, uint64_t value)
-{
-    char digits[20];
-    size_t n = sizeof(digits);
-    do {
-        digits[--n] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    return put(at, digits + n, sizeof(digits) - n);
-}
 
 /* digits[0..count), the first one at 10^exponent. */
 static size_t put_exponential(char *out, const char *digits, int count, int exponent)

@@ -98,7 +98,6 @@ void statistics_init(struct statistics *s)
                                          ARRAY_LEN(first_response_bounds_ms));
     lock_init(&s->memory_lock, LOCK_STATISTICS);
     s->own.owner = s;
-    s->own.device = DEVICE_CPU;
     atomic_init(&s->own.is_open, true);
     atomic_init(&s->shards, &s->own);
 }
@@ -123,13 +122,12 @@ void statistics_fini(struct statistics *s)
     lock_fini(&s->memory_lock);
 }
 
-struct statistics_shard *statistics_shard_open(struct statistics *s, int32_t device)
+struct statistics_shard *statistics_shard_open(struct statistics *s)
 {
     struct statistics_shard *shard = atomic_load(&s->shards);
     for (; shard; shard = shard->next) {
         bool closed = false;
-        if (shard->device == device &&
-            atomic_compare_exchange_strong(&shard->is_open, &closed, true))
+        if (atomic_compare_exchange_strong(&shard->is_open, &closed, true))
             return shard;
     }
 
@@ -139,7 +137,6 @@ struct statistics_shard *statistics_shard_open(struct statistics *s, int32_t dev
         return NULL;
     memset(shard, 0, sizeof(*shard));
     shard->owner = s;
-    shard->device = device;
     atomic_init(&shard->is_open, true);
     shard->next = atomic_load(&s->shards);
     while (!atomic_compare_exchange_weak(&s->shards, &shard->next, shard))

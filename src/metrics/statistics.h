@@ -8,8 +8,8 @@
  * for the first time a batch size or response number is seen, no memory. Readers add up the shards.
  *
  * Ownership: the version embeds `struct statistics`, which owns its shards until statistics_fini().
- *            An instance that goes closes its shard: what it counted stays, and the next instance of
- *            the same device goes on with it.
+ *            An instance that goes closes its shard: what it counted stays, and the next instance
+ *            goes on with it.
  * Threads:   any.
  */
 #ifndef TIS_METRICS_STATISTICS_H
@@ -132,8 +132,6 @@ struct statistics_snapshot {
 /* ---- Shards ---- */
 
 enum {
-    DEVICE_CPU = -1, /* shards of CPU instances, and the version's own */
-    DEVICE_ALL = -2, /* for readers: the sum over all */
     /* Batch sizes below the first number have a row for certain; larger ones have one as long as
      * there are not too many: clients choose the sizes of requests that fail. */
     STATISTICS_BATCH_SIZES_SURE = 1024,
@@ -153,7 +151,6 @@ struct statistics_shard {
     /* set when it is made, then constant */
     struct statistics *owner;
     struct statistics_shard *next;
-    int32_t device;
     /* atomic */
     _Atomic bool is_open;
     _Atomic uint64_t last_inference_ms;
@@ -205,8 +202,8 @@ void statistics_set_first_response_bounds(struct statistics *s, const double *up
 void statistics_init(struct statistics *s);
 void statistics_fini(struct statistics *s);
 
-/* A shard for an instance on GPU number `device`, or DEVICE_CPU; NULL when out of memory. */
-MUST_USE struct statistics_shard *statistics_shard_open(struct statistics *s, int32_t device);
+/* A shard for an instance; NULL when out of memory. */
+MUST_USE struct statistics_shard *statistics_shard_open(struct statistics *s);
 /* The instance is gone. NULL is fine. */
 void statistics_shard_close(struct statistics_shard *shard);
 
@@ -258,12 +255,8 @@ MUST_USE tis_error *statistics_set_memory(struct statistics_shard *shard,
 
 /* ---- Reading ---- */
 
-/* Which devices have shards: DEVICE_CPU first, then GPU numbers, ascending; at most count_max are
- * written. A model without GPU instances has the one. */
-uint32_t statistics_devices(const struct statistics *s, int32_t *ret_devices, uint32_t count_max);
-/* The totals of one device's shards, or of DEVICE_ALL. Allocates nothing: for the metrics page. */
-void statistics_get_totals(const struct statistics *s, int32_t device,
-                           struct statistics_totals *ret_totals);
+/* Allocates nothing: for the metrics page. */
+void statistics_get_totals(const struct statistics *s, struct statistics_totals *ret_totals);
 /* The first responses of a decoupled model's requests, with the bounds that the model has. */
 struct first_response_histogram {
     uint32_t bound_count;
@@ -278,7 +271,7 @@ void statistics_get_first_response(const struct statistics *s,
  * it. */
 void statistics_get_memory(struct statistics *s, struct memory_usage **ret_memory,
                            uint32_t *ret_count);
-/* The totals of DEVICE_ALL and the tables. A table for which there is no memory is left out. */
+/* The totals and the tables. A table for which there is no memory is left out. */
 void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot);
 void statistics_snapshot_fini(struct statistics_snapshot *snapshot);
 

@@ -76,15 +76,11 @@ static void complete_totals(struct statistics_totals *to, bool is_decoupled)
         h[HISTOGRAM_FIRST_RESPONSE] = h[HISTOGRAM_REQUEST];
 }
 
-void statistics_get_totals(const struct statistics *s, int32_t device,
-                           struct statistics_totals *ret_totals)
+void statistics_get_totals(const struct statistics *s, struct statistics_totals *ret_totals)
 {
     memset(ret_totals, 0, sizeof(*ret_totals));
-    for (const struct statistics_shard *shard = atomic_load(&s->shards); shard;
-         shard = shard->next) {
-        if (device == DEVICE_ALL || shard->device == device)
-            add_totals(ret_totals, shard);
-    }
+    for (const struct statistics_shard *shard = atomic_load(&s->shards); shard; shard = shard->next)
+        add_totals(ret_totals, shard);
     complete_totals(ret_totals, s->is_decoupled);
 }
 
@@ -100,23 +96,6 @@ void statistics_get_first_response(const struct statistics *s,
     h.count += counter_get(&s->first_response_buckets[h.bound_count]);
     h.sum_ms = (double)counter_get(&s->own.first_response_ns) / NS_PER_MS;
     *ret_histogram = h;
-}
-
-uint32_t statistics_devices(const struct statistics *s, int32_t *ret_devices, uint32_t count_max)
-{
-    uint32_t count = 0;
-    for (const struct statistics_shard *shard = atomic_load(&s->shards); shard;
-         shard = shard->next) {
-        uint32_t at = 0;
-        while (at < count && ret_devices[at] < shard->device)
-            at++;
-        if ((at < count && ret_devices[at] == shard->device) || count == count_max)
-            continue;
-        memmove(&ret_devices[at + 1], &ret_devices[at], (count - at) * sizeof(*ret_devices));
-        ret_devices[at] = shard->device;
-        count++;
-    }
-    return count;
 }
 
 /* ---- Tables ---- */
@@ -314,7 +293,7 @@ void statistics_get_memory(struct statistics *s, struct memory_usage **ret_memor
 void statistics_get(struct statistics *s, struct statistics_snapshot *ret_snapshot)
 {
     *ret_snapshot = (struct statistics_snapshot){ 0 };
-    statistics_get_totals(s, DEVICE_ALL, &ret_snapshot->totals);
+    statistics_get_totals(s, &ret_snapshot->totals);
     get_batches(s, ret_snapshot);
     get_responses(s, ret_snapshot);
     statistics_get_memory(s, &ret_snapshot->memory, &ret_snapshot->memory_count);

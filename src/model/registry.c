@@ -326,6 +326,7 @@ static void config_run(struct pool_job *job)
 
     model_config_path(m->directory, &path);
     m->config_stamp = local_stamp(bytes_str(&path)); /* before it is read: a later one is seen */
+    m->has_stamp = true;
     bytes_fini(&path);
     tis_error *err =
         model_configure(m->name, m->directory, r->options.auto_complete_config, &source, &config);

@@ -25,6 +25,7 @@ struct model {
     char *name;
     char *directory;
     /* its configuration's job, then the watch */
+    bool has_stamp;                 /* there was such a job: not for a model of two repositories */
     struct file_stamp config_stamp; /* of config.pbtxt when it was last looked at */
     char *config_text;              /* of the file that is in effect; NULL: it could not be used */
     size_t config_text_len;

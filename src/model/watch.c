@@ -2,8 +2,9 @@
  *
  * Every poll_ns a job of the loading threads looks at the stamps of the files. A file that differs from
  * the one in effect in nothing but instance_group takes effect at once: the versions get these instances,
- * without loading anything again. Whatever else has changed takes effect at the next start; the log says
- * so once for each state of the file, as it does for one that cannot be read.
+ * without loading anything again. Whatever else has changed takes effect at the next start, and so does every
+ * change of a model that is not served; the log says so once for each state of the file, as it does for one that
+ * cannot be read.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -56,6 +57,16 @@ static uint32_t take_versions(struct registry *r, struct model *m,
             ret_versions[count++] = version_ref(m->versions[i].loaded);
     lock_release(&r->lock);
     return count;
+}
+
+static bool is_served(struct registry *r, const struct model *m)
+{
+    bool found = false;
+    lock_take(&r->lock);
+    for (uint32_t i = 0; i < m->version_count && !found; i++)
+        found = m->versions[i].loaded != NULL;
+    lock_release(&r->lock);
+    return found;
 }
 
 /* Gives v the groups of the file. */
@@ -159,6 +170,7 @@ static void look(struct registry *r, struct model *m)
     struct bytes path = { 0 };
     char *text = NULL;
     size_t len = 0;
+    bool is_same;
     tis_error *err = NULL;
 
     model_config_path(m->directory, &path);
@@ -167,14 +179,16 @@ static void look(struct registry *r, struct model *m)
         goto out;
     m->config_stamp = stamp;
     err = read_text(r, bytes_str(&path), &text, &len);
-    if (err) {
+    is_same = !err && m->config_text && len == m->config_text_len &&
+              memcmp(text, m->config_text, len) == 0;
+    if (is_same && !m->has_mixed_groups)
+        goto out;
+    if (!is_served(r, m)) {
+        log_warning("config.pbtxt changed model=%s: takes effect at the next start", m->name);
+    } else if (err) {
         log_error("config.pbtxt changed model=%s, keeping the configuration in use error=\"%s\"",
                   m->name, error_text(err));
-    } else if (m->version_count == 0) {
-        log_info("config.pbtxt changed model=%s: takes effect at the next start", m->name);
-    } else if ((len != m->config_text_len || memcmp(text, m->config_text, len) != 0 ||
-                m->has_mixed_groups) &&
-               follow(r, m, bytes_str(&path), text, len)) {
+    } else if (follow(r, m, bytes_str(&path), text, len)) {
         free(m->config_text);
         m->config_text = text;
         m->config_text_len = len;
@@ -191,7 +205,7 @@ static void watch_run(struct pool_job *job)
     struct registry *r = CONTAINER_OF(job, struct registry, watch_job);
     /* Once everything is loaded, the table and the lists of versions are constant. */
     for (struct model *m = r->models; m && !r->stopping; m = m->hh.next)
-        if (m->config_text)
+        if (m->has_stamp)
             look(r, m);
     watch_arm(r);
 }

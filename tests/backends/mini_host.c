@@ -43,7 +43,6 @@ struct host host;
 static struct tis_backend backend;
 static struct tis_version model;
 static struct tis_instance instance;
-static char *completed_config;
 
 /* ---- Errors, log, messages, types ---- */
 
@@ -199,7 +198,7 @@ TRITONSERVER_Error *TRITONBACKEND_ModelRepository(TRITONBACKEND_Model *handle,
 TRITONSERVER_Error *TRITONBACKEND_ModelConfig(TRITONBACKEND_Model *handle, uint32_t config_version,
                                               TRITONSERVER_Message **model_config)
 {
-    const char *text = completed_config ? completed_config : host.config;
+    const char *text = host.completed_config ? host.completed_config : host.config;
 
     (void)handle;
     HOST_CHECK(config_version == 1);
@@ -220,8 +219,8 @@ TRITONSERVER_Error *TRITONBACKEND_ModelSetConfig(TRITONBACKEND_Model *handle,
 {
     (void)handle;
     HOST_CHECK(config_version == 1);
-    free(completed_config);
-    completed_config = strdup(model_config->text);
+    free(host.completed_config);
+    host.completed_config = strdup(model_config->text);
     return NULL;
 }
 
@@ -485,8 +484,8 @@ void host_unload(void)
     HOST_CHECK(note(TRITONBACKEND_ModelInstanceFinalize(&instance), reason));
     HOST_CHECK(note(TRITONBACKEND_ModelFinalize(&model), reason));
     HOST_CHECK(note(TRITONBACKEND_Finalize(&backend), reason));
-    free(completed_config);
-    completed_config = NULL;
+    free(host.completed_config);
+    host.completed_config = NULL;
     backend = (struct tis_backend){ 0 };
     model = (struct tis_version){ 0 };
     instance = (struct tis_instance){ 0 };

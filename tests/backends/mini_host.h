@@ -58,6 +58,8 @@ struct host {
     const char *directory; /* of the model */
     const char *settings;  /* of the backend, JSON */
     bool auto_complete;
+    /* what the backend has made of config; NULL: nothing. The host frees it */
+    char *completed_config;
     /* the last batch */
     uint32_t execution_count;
     uint64_t executed_batch_size;

@@ -466,6 +466,38 @@ static void test_padded(void)
     host_unload();
 }
 
+/* The server hears which inputs it may batch whatever their shapes. */
+static void test_server_is_told_of_padding(void)
+{
+    static const struct {
+        const char *config;
+        bool ids, mask;
+    } CASES[] = {
+        { MASKED(PARAMETER("pad_batch", "0")), true, true },
+        { MASKED(PARAMETER("pad_batch.MASK", "0")), false, true },
+        { MASKED(PARAMETER("pad_batches", "0")), false, false },
+    };
+
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        yyjson_doc *doc;
+        yyjson_val *inputs;
+
+        load("masked", CASES[i].config);
+        CHECK(!host.completed_config == (!CASES[i].ids && !CASES[i].mask));
+        if (host.completed_config) {
+            doc = yyjson_read(host.completed_config, strlen(host.completed_config), 0);
+            inputs = yyjson_obj_get(yyjson_doc_get_root(doc), "input");
+            CHECK(yyjson_arr_size(inputs) == 2);
+            for (size_t k = 0; k < 2; k++)
+                CHECK(yyjson_get_bool(
+                          yyjson_obj_get(yyjson_arr_get(inputs, k), "allow_ragged_batch")) ==
+                      (k == 0 ? CASES[i].ids : CASES[i].mask));
+            yyjson_doc_free(doc);
+        }
+        host_unload();
+    }
+}
+
 /* Two dimensions of any size. Inputs that would grow too much by padding run apart. */
 static void test_padding_has_a_limit(void)
 {
@@ -740,6 +772,7 @@ int main(int argc, char **argv)
     test_ragged();
     test_batch_output_of_another_size();
     test_padded();
+    test_server_is_told_of_padding();
     test_padding_has_a_limit();
     test_padding_parameters();
     test_derived();

@@ -388,6 +388,29 @@ def test_what_does_not_follow(tmp_path, backends):
         assert len(logged("keeping those it has")) == 2
 
 
+def test_models_that_are_not_served(tmp_path, backends):
+    """A file that is mended, or changes, is logged once for each state; the same text again is no change."""
+    models = tmp_path / "models"
+    ok = config("bad", *pairs("INT32", [4]), extra=parameter("mode", "ok"))
+    add_model(models, "broken", ok + "}{")
+    add_model(models, "no_version", ok, versions=())
+    fails = ok.replace('"ok"', '"error_model_initialize"')
+    add_model(models, "fails", fails)
+    with Server(models, backends, POLL, "--exit-on-error=false", "--strict-readiness=false") as server:
+        def logged(name):
+            text = f"config.pbtxt changed model={name}: takes effect at the next start"
+            return len([line for line in server.stderr_lines if text in line])
+
+        names = ("broken", "no_version", "fails")
+        write(models, "fails", fails)
+        for state, extra in enumerate([group(2), group(3, "h")], start=1):
+            for name in names:
+                write(models, name, ok + extra)
+            wait_for(f"state {state}", lambda state=state: all(logged(n) >= state for n in names))
+            assert [logged(name) for name in names] == [state] * 3
+        assert not [line for line in server.stderr_lines if "instances changed" in line]
+
+
 def test_back_to_the_groups_before(tmp_path, backends):
     """One version takes the new groups, the other cannot: with the old file both have the old ones."""
     models = tmp_path / "models"

@@ -306,16 +306,16 @@ def test_rows_of_requests_add_up(server, protocol):
     assert executions == 1 and server.statistics("copies")["inference_count"] - before == 6
 
 
-# ---- Padded inputs: an extension of this server ----
+# ---- Padded inputs: an extension of our onnxruntime backend ----
 
 def padded_call(first, rows, length, mask_length=None):
     ids = np.arange(first, first + rows * length, dtype="i8").reshape(rows, length)
     return {"IDS": ids, "MASK": np.full((rows, mask_length or length), 0.5, "f4")}
 
 
-def test_padded_inputs_share_an_execution(ours, protocol):
+def test_padded_inputs_share_an_execution(server, protocol):
     calls = [padded_call(10, 1, 3), padded_call(20, 2, 5), padded_call(40, 1, 1)]
-    results, executions = infer_together(ours, protocol, "padded", [(call, None) for call in calls])
+    results, executions = infer_together(server, protocol, "padded", [(call, None) for call in calls])
     assert executions == 1
     for call, got in zip(calls, results):
         rows, length = call["IDS"].shape
@@ -325,25 +325,18 @@ def test_padded_inputs_share_an_execution(ours, protocol):
         assert (got["WHOLE"] == np.concatenate([call["IDS"], padding], axis=1)).all()
 
 
-def test_padding_does_not_hide_what_does_not_belong_together(ours, protocol):
+def test_padding_does_not_hide_what_does_not_belong_together(server, protocol):
     calls = [padded_call(10, 1, 3), padded_call(20, 1, 3, 2), padded_call(30, 2, 2)]
-    results, _ = infer_together(ours, protocol, "padded", [(call, None) for call in calls])
+    results, _ = infer_together(server, protocol, "padded", [(call, None) for call in calls])
     assert "input 'MASK' has size 2 in dimension 1, expected 3 as input 'IDS'" in str(results[1])
     for i in (0, 2):
         assert (results[i]["OUTPUT0"] == calls[i]["IDS"] * 0.5).all()
 
 
-def test_large_requests_are_not_padded_for_each_other(ours, protocol):
+def test_large_requests_are_not_padded_for_each_other(server, protocol):
     calls = [{"INPUT0": np.ones(shape, "f4")} for shape in ((1, 2000, 1), (1, 1, 2000))]
-    results, executions = infer_together(ours, protocol, "padded_too_much",
+    results, executions = infer_together(server, protocol, "padded_too_much",
                                          [(call, None) for call in calls])
     assert executions == 2
     for call, got in zip(calls, results):
         assert got["OUTPUT0"].shape == call["INPUT0"].shape and (got["OUTPUT0"] == 2).all()
-
-
-def test_a_model_with_padding_serves_in_triton_too(server, protocol):
-    """Where requests of unlike shapes do not meet, the parameter changes nothing."""
-    call = padded_call(10, 4, 3)
-    got = infer(server, protocol, "padded", call)
-    assert (got["OUTPUT0"] == call["IDS"] * 0.5).all() and (got["WHOLE"] == call["IDS"]).all()

@@ -6,12 +6,9 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 
 #include "base/processors.h"
+#include "unit/folder.h"
 
 /* What a list is read as, written again; "" when it is refused. */
 static void check_list(const char *text, const char *expected)
@@ -127,38 +124,21 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    char command[100];
-    snprintf(command, sizeof(command), "rm -rf '%s'", root);
-    return system(command);
-}
-
-static void make_file(const char *path, const char *text)
-{
-    char full[300];
-    snprintf(full, sizeof(full), "%s/", root);
-    for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
-        snprintf(full, sizeof(full), "%s/%.*s", root, (int)(slash - path), path);
-        mkdir(full, 0700);
-    }
-    snprintf(full, sizeof(full), "%s/%s", root, path);
-    FILE *f = fopen(full, "we");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
+    return folder_remove(root);
 }
 
 static void test_quotas(void **state)
 {
     (void)state;
-    make_file("a/b/cpu.max", "150000 100000\n");
-    make_file("a/cpu.max", "max 100000\n");
-    make_file("tight/loose/cpu.max", "800000 100000\n");
-    make_file("tight/cpu.max", "300000 100000\n");
-    make_file("bad/cpu.max", "lots\n");
-    make_file("cpu,cpuacct/x/cpu.cfs_quota_us", "50000\n");
-    make_file("cpu,cpuacct/x/cpu.cfs_period_us", "100000\n");
-    make_file("cpu,cpuacct/free/cpu.cfs_quota_us", "-1\n");
-    make_file("cpu,cpuacct/free/cpu.cfs_period_us", "100000\n");
+    folder_write(root, "a/b/cpu.max", "150000 100000\n");
+    folder_write(root, "a/cpu.max", "max 100000\n");
+    folder_write(root, "tight/loose/cpu.max", "800000 100000\n");
+    folder_write(root, "tight/cpu.max", "300000 100000\n");
+    folder_write(root, "bad/cpu.max", "lots\n");
+    folder_write(root, "cpu,cpuacct/x/cpu.cfs_quota_us", "50000\n");
+    folder_write(root, "cpu,cpuacct/x/cpu.cfs_period_us", "100000\n");
+    folder_write(root, "cpu,cpuacct/free/cpu.cfs_quota_us", "-1\n");
+    folder_write(root, "cpu,cpuacct/free/cpu.cfs_period_us", "100000\n");
     static const struct {
         const char *membership;
         uint32_t expected;

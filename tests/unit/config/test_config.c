@@ -512,45 +512,6 @@ static void test_finished(void **state)
 }
 
 /* Text -> JSON -> text -> JSON of everything that a configuration can hold, valid or not. */
-/* Which inputs may be unlike in one batch: ragged ones, and those that the onnxruntime backend pads. */
-static void test_unlike_shapes(void **state)
-{
-    static const char inputs[] = "max_batch_size: 4 "
-                                 "input { name: 'ids' data_type: TYPE_INT64 dims: [2, -1] }"
-                                 "input { name: 'text' data_type: TYPE_STRING dims: -1 }"
-                                 "input { name: 'mask' data_type: TYPE_FP32 dims: -1 }"
-                                 "input { name: 'fixed' data_type: TYPE_FP32 dims: 3 }";
-    static const struct {
-        const char *text;
-        bool unlike[4];
-    } cases[] = {
-        { "backend: 'onnxruntime'", { false } },
-        { "backend: 'onnxruntime' parameters { key: 'pad_batch' value { string_value: '0' } }",
-          { true, false, true, false } },
-        { "backend: 'onnxruntime' parameters { key: 'pad_batch.mask' value { string_value: '0' } }",
-          { false, false, true, false } },
-        { "backend: 'onnxruntime' parameters { key: 'pad_batches' value { string_value: '0' } }",
-          { false } },
-        { "backend: 'python' parameters { key: 'pad_batch' value { string_value: '0' } }",
-          { false } },
-        { "backend: 'python' input { name: 'r' data_type: TYPE_STRING dims: 1 allow_ragged_batch: "
-          "true }",
-          { false } },
-    };
-
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        char text[1024];
-        snprintf(text, sizeof(text), "name: 'm' %s %s", inputs, cases[i].text);
-        struct config_context context = { .directory_name = "m" };
-        struct model_config *c = finished(text, &context);
-        for (int k = 0; k < 4; k++)
-            assert_int_equal(c->inputs[k].allow_ragged, cases[i].unlike[k]);
-        if (c->input_count > 4)
-            assert_true(c->inputs[4].allow_ragged);
-        config_unref(c);
-    }
-}
-
 static void test_round_trips(void **state)
 {
     static const char *const texts[] = {
@@ -757,10 +718,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_normalize),      cmocka_unit_test(test_problems),
         cmocka_unit_test(test_directory_name), cmocka_unit_test(test_finished),
-        cmocka_unit_test(test_unlike_shapes),  cmocka_unit_test(test_many_tensors),
-        cmocka_unit_test(test_change),         cmocka_unit_test(test_parse_errors),
-        cmocka_unit_test(test_versions),       cmocka_unit_test(test_round_trips),
-        cmocka_unit_test(test_incomplete),
+        cmocka_unit_test(test_many_tensors),   cmocka_unit_test(test_change),
+        cmocka_unit_test(test_parse_errors),   cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_round_trips),    cmocka_unit_test(test_incomplete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

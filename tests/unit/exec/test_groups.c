@@ -7,23 +7,13 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <pthread.h>
-#include <semaphore.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/alarm.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "exec/runner.h"
-#include "infer/response.h"
-#include "model/validate.h"
+#include "unit/exec/fixture.h"
 
-#define DEADLINE_NS (30 * NS_PER_SEC)
+#define DEADLINE_NS (SECONDS_MAX * NS_PER_SEC)
 
 static char root[] = "/tmp/test_groups_XXXXXX";
 static struct alarms *alarms;
@@ -32,26 +22,19 @@ static sem_t unused; /* the version is */
 static int set_up(void **state)
 {
     (void)state;
-    const char *backend = getenv("TIS_TEST_BACKEND");
-    char path[300];
     sem_init(&unused, 0, 0);
-    if (!backend || !mkdtemp(root) || alarms_create(&alarms) != NULL)
+    if (!make_backends(root) || alarms_create(&alarms) != NULL)
         return -1;
     log_set_enabled(LOG_LEVEL_INFO, false);
     log_set_enabled(LOG_LEVEL_WARNING, false);
-    snprintf(path, sizeof(path), "%s/unit", root);
-    mkdir(path, 0700);
-    snprintf(path, sizeof(path), "%s/unit/libtriton_unit.so", root);
-    return symlink(backend, path);
+    return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    char command[100];
     alarms_destroy(alarms);
-    snprintf(command, sizeof(command), "rm -rf '%s'", root);
-    return system(command);
+    return folder_remove(root);
 }
 
 /* ---- A version ---- */
@@ -129,11 +112,8 @@ static void create(struct fixture *f, const char *key, const char *value, const 
 
 static void end(struct fixture *f)
 {
-    struct timespec deadline;
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += (time_t)(DEADLINE_NS / NS_PER_SEC);
     version_unref(f->version);
-    assert_int_equal(sem_timedwait(&unused, &deadline), 0);
+    wait_for(&unused);
     version_destroy(f->version);
     backends_destroy(f->backends);
 }
@@ -154,46 +134,10 @@ static void assert_threads(const struct fixture *f, const char *expected)
 
 /* ---- Requests ---- */
 
-struct ticket {
-    pthread_mutex_t mutex;
-    pthread_cond_t cond;
-    struct tis_response *response;
-    bool done;
-    struct tis_request *request;
-};
-
-static void on_complete(struct sink *sink, struct tis_response *response, uint32_t flags)
-{
-    struct ticket *t = sink->user;
-    (void)flags;
-    t->response = response;
-}
-
-static void on_done(struct sink *sink, struct tis_request *request)
-{
-    struct ticket *t = sink->user;
-    (void)request;
-    pthread_mutex_lock(&t->mutex);
-    t->done = true;
-    pthread_cond_signal(&t->cond);
-    pthread_mutex_unlock(&t->mutex);
-}
-
 static void submit(struct ticket *t, struct tis_version *v)
 {
-    static const struct sink_ops ops = { .complete = on_complete, .done = on_done };
-    static const int64_t shape[] = { 4 };
     static const int32_t zeros[4] = { 0 };
-    *t = (struct ticket){ .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
-    struct tis_request *req = request_create(&ops, t);
-    t->request = req;
-    assert_null(request_reserve_inputs(req, 1));
-    struct tis_input *in = request_add_input(req, "INPUT0", TRITONSERVER_TYPE_INT32, shape, 1);
-    assert_null(request_add_chunk(req, in, zeros, sizeof(zeros), TRITONSERVER_MEMORY_CPU, 0, NULL));
-    req->stamps[STAMP_REQUEST_START] = clock_ns();
-    assert_null(request_validate(req, v->config, v->model_name));
-    assert_null(version_submit(v, &req));
-    version_wake(v);
+    assert_null(ticket_try_submit(t, v, zeros));
 }
 
 struct place {
@@ -202,19 +146,11 @@ struct place {
 
 static struct place finish(struct ticket *t)
 {
-    struct timespec deadline;
     struct place place;
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += (time_t)(DEADLINE_NS / NS_PER_SEC);
-    pthread_mutex_lock(&t->mutex);
-    while (!t->done)
-        assert_int_equal(pthread_cond_timedwait(&t->cond, &t->mutex, &deadline), 0);
-    pthread_mutex_unlock(&t->mutex);
-    assert_non_null(t->response);
-    assert_null(t->response->error);
-    memcpy(&place, response_find_output(t->response, "OUTPUT0")->buffer->base, sizeof(place));
-    response_destroy(&t->response);
-    request_free(&t->request);
+    struct tis_response *r = ticket_wait(t);
+    assert_null(r->error);
+    memcpy(&place, response_find_output(r, "OUTPUT0")->buffer->base, sizeof(place));
+    ticket_end(t);
     return place;
 }
 
@@ -468,6 +404,94 @@ static void test_changes_under_load(void **state)
     end(&f);
 }
 
+/* ---- A change while somebody always asks ---- */
+
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+    uint32_t begun; /* calls */
+    bool stop;
+} relay = { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+/* In place of the plug-in's function: returns when the next call has begun, so there is always one. */
+static TRITONSERVER_Error *relay_ready(TRITONBACKEND_ModelInstance *instance)
+{
+    (void)instance;
+    pthread_mutex_lock(&relay.mutex);
+    uint32_t own = ++relay.begun;
+    pthread_cond_broadcast(&relay.cond);
+    while (relay.begun == own && !relay.stop)
+        pthread_cond_wait(&relay.cond, &relay.mutex);
+    pthread_mutex_unlock(&relay.mutex);
+    return NULL;
+}
+
+static void *relay_run(void *arg)
+{
+    bool stop = false;
+    while (!stop) {
+        assert_true(version_is_ready(arg));
+        pthread_mutex_lock(&relay.mutex);
+        stop = relay.stop;
+        pthread_mutex_unlock(&relay.mutex);
+    }
+    return NULL;
+}
+
+struct changer {
+    struct tis_version *version;
+    sem_t done;
+};
+
+static void *changer_run(void *arg)
+{
+    static const char *const groups[] = { "instance_group { name: 'a' count: 2 }",
+                                          "instance_group { name: 'b' }" };
+    struct changer *c = arg;
+    for (size_t i = 0; i < ARRAY_LEN(groups); i++) {
+        struct model_config *config = configure("place", groups[i], 0);
+        assert_null(version_set_groups(c->version, config));
+        config_unref(config);
+    }
+    sem_post(&c->done);
+    return NULL;
+}
+
+/* Questions whether the model is ready that follow each other without a gap hold up no change: it waits
+ * for those that came before it. */
+static void test_change_while_asked(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct changer changer;
+    pthread_t askers[2], thread;
+    create(&f, NULL, NULL, "instance_group { name: 'a' }", 0);
+    f.version->backend->entries.instance_ready = relay_ready;
+    changer.version = f.version;
+    sem_init(&changer.done, 0, 0);
+    for (size_t i = 0; i < ARRAY_LEN(askers); i++)
+        assert_int_equal(pthread_create(&askers[i], NULL, relay_run, f.version), 0);
+    pthread_mutex_lock(&relay.mutex);
+    while (relay.begun == 0)
+        pthread_cond_wait(&relay.cond, &relay.mutex);
+    pthread_mutex_unlock(&relay.mutex);
+
+    assert_int_equal(pthread_create(&thread, NULL, changer_run, &changer), 0);
+    struct timespec at = give_up_at();
+    int late = sem_timedwait(&changer.done, &at);
+    pthread_mutex_lock(&relay.mutex);
+    relay.stop = true;
+    pthread_cond_broadcast(&relay.cond);
+    pthread_mutex_unlock(&relay.mutex);
+    for (size_t i = 0; i < ARRAY_LEN(askers); i++)
+        pthread_join(askers[i], NULL);
+    pthread_join(thread, NULL);
+    assert_int_equal(late, 0);
+    assert_threads(&f, "b_0_cpu");
+    sem_destroy(&changer.done);
+    end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -480,6 +504,7 @@ int main(void)
         cmocka_unit_test(test_failed_change),
         cmocka_unit_test(test_open_requests),
         cmocka_unit_test(test_changes_under_load),
+        cmocka_unit_test(test_change_while_asked),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

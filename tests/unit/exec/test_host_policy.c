@@ -7,32 +7,15 @@
 
 #include <cmocka.h>
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 
 #include "base/log.h"
 #include "base/processors.h"
 #include "exec/host_policy.h"
+#include "unit/folder.h"
 
 static char root[] = "/tmp/test_host_policy_XXXXXX";
 static char allowed_first[16]; /* a processor that this process may use, and one that it may not */
 static char not_allowed[16];
-
-static void make_file(const char *path, const char *text)
-{
-    char full[300];
-    for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
-        snprintf(full, sizeof(full), "%s/%.*s", root, (int)(slash - path), path);
-        mkdir(full, 0700);
-    }
-    snprintf(full, sizeof(full), "%s/%s", root, path);
-    FILE *f = fopen(full, "we");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
 
 /* The machine has all processors up to 4095; node 0 has the first half of them, node 1 none that this
  * process may use, node 2 memory alone. */
@@ -51,20 +34,18 @@ static int set_up(void **state)
         free++;
     snprintf(allowed_first, sizeof(allowed_first), "%u", first);
     snprintf(not_allowed, sizeof(not_allowed), "%u", free);
-    make_file("cpu/present", "0-4095\n");
-    make_file("node/online", "0-2\n");
-    make_file("node/node0/cpulist", "0-2047\n");
-    make_file("node/node1/cpulist", not_allowed);
-    make_file("node/node2/cpulist", "\n");
+    folder_write(root, "cpu/present", "0-4095\n");
+    folder_write(root, "node/online", "0-2\n");
+    folder_write(root, "node/node0/cpulist", "0-2047\n");
+    folder_write(root, "node/node1/cpulist", not_allowed);
+    folder_write(root, "node/node2/cpulist", "\n");
     return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    char command[100];
-    snprintf(command, sizeof(command), "rm -rf '%s'", root);
-    return system(command);
+    return folder_remove(root);
 }
 
 /* The policies of settings[0..count), whose value "A" is a processor that may be used and "N" one that

@@ -8,27 +8,11 @@
 
 #include <cmocka.h>
 #include <dlfcn.h>
-#include <pthread.h>
-#include <semaphore.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/alarm.h"
-#include "base/clock.h"
 #include "base/log.h"
-#include "exec/version.h"
 #include "infer/reason.h"
-#include "infer/response.h"
-#include "model/validate.h"
-
-enum {
-    SECONDS_MAX = 30
-};
+#include "unit/exec/fixture.h"
 
 static char root[] = "/tmp/test_resources_XXXXXX";
 static struct backends *backends;
@@ -40,17 +24,12 @@ static sem_t unused; /* a version */
 static int set_up(void **state)
 {
     (void)state;
-    const char *backend = getenv("TIS_TEST_BACKEND");
     char path[256];
-    if (!backend || !mkdtemp(root))
+    if (!make_backends(root))
         return -1;
     log_set_enabled(LOG_LEVEL_INFO, false);
     log_set_enabled(LOG_LEVEL_WARNING, false);
-    snprintf(path, sizeof(path), "%s/unit", root);
-    mkdir(path, 0700);
     snprintf(path, sizeof(path), "%s/unit/libtriton_unit.so", root);
-    if (symlink(backend, path) != 0)
-        return -1;
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* the same as the server's */
     gate_reached = dlsym(library, "bad_gate_reached");
     gate_open = dlsym(library, "bad_gate_open");
@@ -65,26 +44,10 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    char command[300];
     limiter_destroy(limiter); /* asserts that nothing is left in it */
     alarms_destroy(alarms);
     backends_destroy(backends);
-    snprintf(command, sizeof(command), "rm -rf '%s'", root);
-    return system(command);
-}
-
-static struct timespec deadline(void)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_REALTIME, &at);
-    at.tv_sec += SECONDS_MAX;
-    return at;
-}
-
-static void wait_for(sem_t *event)
-{
-    struct timespec at = deadline();
-    assert_int_equal(sem_timedwait(event, &at), 0);
+    return folder_remove(root);
 }
 
 /* ---- Versions ---- */
@@ -151,66 +114,22 @@ static void unload(struct tis_version *v)
 
 /* ---- Requests ---- */
 
-struct ticket {
-    pthread_mutex_t mutex;
-    pthread_cond_t cond;
-    struct tis_request *request;
-    _Atomic(struct tis_response *) response;
-    bool done;
-};
-
-static void on_complete(struct sink *sink, struct tis_response *response, uint32_t flags)
-{
-    struct ticket *t = sink->user;
-    (void)flags;
-    assert_null(atomic_exchange(&t->response, response));
-}
-
-static void on_done(struct sink *sink, struct tis_request *request)
-{
-    struct ticket *t = sink->user;
-    (void)request;
-    pthread_mutex_lock(&t->mutex);
-    t->done = true;
-    pthread_cond_signal(&t->cond);
-    pthread_mutex_unlock(&t->mutex);
-}
-
 static void submit(struct ticket *t, struct tis_version *v)
 {
-    static const struct sink_ops ops = { .complete = on_complete, .done = on_done };
-    static const int64_t shape[] = { 4 };
-    static const int32_t numbers[4];
-    *t = (struct ticket){ .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
-    struct tis_request *req = request_create(&ops, t);
-    t->request = req;
-    assert_null(request_reserve_inputs(req, 1));
-    struct tis_input *in = request_add_input(req, "INPUT0", TRITONSERVER_TYPE_INT32, shape, 1);
-    assert_null(
-        request_add_chunk(req, in, numbers, sizeof(numbers), TRITONSERVER_MEMORY_CPU, 0, NULL));
-    req->stamps[STAMP_REQUEST_START] = clock_ns();
-    assert_null(request_validate(req, v->config, v->model_name));
-    assert_null(version_submit(v, &req));
-    version_wake(v);
+    static const int32_t zeros[4] = { 0 };
+    assert_null(ticket_try_submit(t, v, zeros));
 }
 
 /* Waits for the end: the first number of the answer, or minus the reason of the error. */
 static int32_t finish(struct ticket *t)
 {
-    struct timespec at = deadline();
-    pthread_mutex_lock(&t->mutex);
-    while (!t->done)
-        assert_int_equal(pthread_cond_timedwait(&t->cond, &t->mutex, &at), 0);
-    pthread_mutex_unlock(&t->mutex);
-    struct tis_response *r = atomic_load(&t->response);
-    assert_non_null(r);
+    struct tis_response *r = ticket_wait(t);
     int32_t result;
     if (r->error)
         result = -(int32_t)error_reason(r->error);
     else
         memcpy(&result, response_find_output(r, "OUTPUT0")->buffer->base, sizeof(result));
-    response_destroy(&r);
-    request_free(&t->request);
+    ticket_end(t);
     return result;
 }
 

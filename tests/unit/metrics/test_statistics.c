@@ -174,7 +174,7 @@ static void test_duration_buckets(void **state)
                                                                          .compute_start_ns = 5 + ns,
                                                                          .compute_end_ns = 5 + ns,
                                                                          .exec_end_ns = 5 + ns });
-            statistics_get_totals(&s, DEVICE_ALL, &got);
+            statistics_get_totals(&s, &got);
             for (uint32_t k = 0; k < bounds->count; k++) {
                 uint64_t expected = (double)ns <= bounds->upper[k] * 1e9;
                 assert_int_equal(got.histograms[HISTOGRAM_REQUEST].cumulative[k], expected);
@@ -207,7 +207,7 @@ static void test_value_buckets(void **state)
                                                   .exec_start_ns = 10000 - 100,
                                                   .exec_end_ns = 10000 });
 
-    statistics_get_totals(&s, DEVICE_ALL, &got);
+    statistics_get_totals(&s, &got);
     assert_int_equal(got.execution_count, 15);
     const struct histogram *h = &got.histograms[HISTOGRAM_BATCH_SIZE];
     for (uint32_t i = 0; i < histogram_bounds[HISTOGRAM_BATCH_SIZE].count; i++)
@@ -237,7 +237,7 @@ static void test_first_response(void **state)
         statistics_add_success(&s.own, &r);
         if (is_decoupled)
             statistics_add_first_response(&s, 60000);
-        statistics_get_totals(&s, DEVICE_ALL, &got);
+        statistics_get_totals(&s, &got);
         const struct histogram *h = &got.histograms[HISTOGRAM_FIRST_RESPONSE];
         assert_int_equal(h->count, 1);
         assert_int_equal(h->cumulative[0], !is_decoupled);
@@ -271,8 +271,7 @@ static void test_first_response_ms(void **state)
     statistics_fini(&s);
 }
 
-/* Shards add up, by device too; one that was closed keeps its counts and is used again, by an instance
- * of the same device only. */
+/* Shards add up; one that was closed keeps its counts and is used again. */
 static void test_shards(void **state)
 {
     (void)state;
@@ -280,42 +279,25 @@ static void test_shards(void **state)
     struct statistics_snapshot got;
     struct statistics_totals totals;
     struct statistics_request r = request(2);
-    int32_t devices[4];
     statistics_init(&s);
-    assert_int_equal(statistics_devices(&s, devices, 4), 1);
-    assert_int_equal(devices[0], DEVICE_CPU);
 
-    struct statistics_shard *cpu = statistics_shard_open(&s, DEVICE_CPU);
-    struct statistics_shard *gpu1 = statistics_shard_open(&s, 1);
-    struct statistics_shard *gpu0 = statistics_shard_open(&s, 0);
-    statistics_add_success(cpu, &r);
-    statistics_add_success(gpu0, &r);
-    statistics_add_success(gpu1, &r);
-    statistics_add_execution(gpu1, 1, 140, 150, 190, 195);
+    struct statistics_shard *first = statistics_shard_open(&s);
+    struct statistics_shard *second = statistics_shard_open(&s);
+    struct statistics_shard *third = statistics_shard_open(&s);
+    assert_ptr_not_equal(first, second);
+    statistics_add_success(first, &r);
+    statistics_add_success(second, &r);
+    statistics_add_success(third, &r);
+    statistics_add_execution(second, 1, 140, 150, 190, 195);
     statistics_add_failure(&s.own, FAILURE_CANCELED, 5, 7);
-    statistics_shard_close(gpu1);
-    struct statistics_shard *other = statistics_shard_open(&s, 0);
-    assert_ptr_not_equal(other, gpu1);
-    assert_ptr_equal(statistics_shard_open(&s, 1), gpu1);
-    statistics_add_success(gpu1, &r);
+    statistics_shard_close(second);
+    assert_ptr_equal(statistics_shard_open(&s), second);
+    statistics_add_success(second, &r);
 
-    assert_int_equal(statistics_devices(&s, devices, 4), 3);
-    assert_int_equal(devices[0], DEVICE_CPU);
-    assert_int_equal(devices[1], 0);
-    assert_int_equal(devices[2], 1);
-    assert_int_equal(statistics_devices(&s, devices, 2), 2);
-    static const struct {
-        int32_t device;
-        uint64_t successes, failures, executions;
-    } cases[] = {
-        { DEVICE_CPU, 1, 1, 0 }, { 0, 1, 0, 0 }, { 1, 2, 0, 1 }, { DEVICE_ALL, 4, 1, 1 }
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        statistics_get_totals(&s, cases[i].device, &totals);
-        assert_duration(totals.success, cases[i].successes, cases[i].successes * 95);
-        assert_int_equal(totals.fail.count, cases[i].failures);
-        assert_int_equal(totals.execution_count, cases[i].executions);
-    }
+    statistics_get_totals(&s, &totals);
+    assert_duration(totals.success, 4, 4 * 95);
+    assert_int_equal(totals.fail.count, 1);
+    assert_int_equal(totals.execution_count, 1);
 
     statistics_get(&s, &got);
     assert_int_equal(got.batch_count, 3);
@@ -343,7 +325,7 @@ static void test_memory(void **state)
     struct statistics_snapshot got;
     struct memory_usage many[MEMORY_USAGES_MAX + 1] = { 0 };
     statistics_init(&s);
-    struct statistics_shard *shard = statistics_shard_open(&s, DEVICE_CPU);
+    struct statistics_shard *shard = statistics_shard_open(&s);
     assert_null(statistics_set_memory(&s.own, old, 1));
     assert_null(statistics_set_memory(&s.own, model, 3));
     assert_null(statistics_set_memory(shard, instance, 2));
@@ -379,7 +361,7 @@ static void *add(void *arg)
 {
     struct statistics *s = arg;
     for (uint32_t i = 0; i < ROUNDS; i++) {
-        struct statistics_shard *shard = statistics_shard_open(s, DEVICE_CPU);
+        struct statistics_shard *shard = statistics_shard_open(s);
         struct statistics_request r = request(1 + i % 100);
         struct statistics_response response = { .start_ns = 1, .end_ns = 4 };
         statistics_add_success(shard, &r);

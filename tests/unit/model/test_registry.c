@@ -8,23 +8,14 @@
 
 #include <cmocka.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/alarm.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "infer/reason.h"
-#include "infer/response.h"
 #include "model/registry.h"
-#include "model/validate.h"
+#include "unit/exec/fixture.h"
 
-#define DEADLINE_NS (30 * NS_PER_SEC)
+#define DEADLINE_NS (SECONDS_MAX * NS_PER_SEC)
 
 /* ---- A repository in a temporary directory ---- */
 
@@ -71,23 +62,18 @@ static void add_model(const char *repository, const char *name, const char *mode
 static int set_up(void **state)
 {
     (void)state;
-    const char *backend = getenv("TIS_TEST_BACKEND");
-    if (!backend || !mkdtemp(root))
+    if (!make_backends(root))
         return -1;
     log_set_enabled(LOG_LEVEL_INFO, false);
     log_set_enabled(LOG_LEVEL_WARNING, false);
     log_set_enabled(LOG_LEVEL_ERROR, false);
-    mkdir(path_of("backends"), 0700);
-    mkdir(path_of("backends/unit"), 0700);
-    return symlink(backend, path_of("backends/unit/libtriton_unit.so"));
+    return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    char command[300];
-    snprintf(command, sizeof(command), "rm -rf '%s'", root);
-    return system(command);
+    return folder_remove(root);
 }
 
 /* ---- A registry over it ---- */
@@ -108,16 +94,13 @@ static void on_loaded(void *arg)
 
 static void create(struct fixture *f, bool strict, const char *repository, const char *second)
 {
-    static char backend_directory[512];
     *f = (struct fixture){ 0 };
     snprintf(f->repositories[0], sizeof(f->repositories[0]), "%s", path_of("%s", repository));
     if (second)
         snprintf(f->repositories[1], sizeof(f->repositories[1]), "%s", path_of("%s", second));
     f->repository_list[0] = f->repositories[0];
     f->repository_list[1] = f->repositories[1];
-    snprintf(backend_directory, sizeof(backend_directory), "%s", path_of("backends"));
-    assert_null(backends_create(&(struct backends_options){ .directory = backend_directory },
-                                &f->backends));
+    assert_null(backends_create(&(struct backends_options){ .directory = root }, &f->backends));
     assert_null(alarms_create(&f->alarms));
     assert_null(registry_create(
         &(struct registry_options){
@@ -153,62 +136,11 @@ static void end(struct fixture *f)
 
 /* ---- Requests ---- */
 
-struct ticket {
-    pthread_mutex_t mutex;
-    pthread_cond_t cond;
-    struct tis_request *request;
-    _Atomic(struct tis_response *) response;
-    bool done;
-};
-
-static void on_complete(struct sink *sink, struct tis_response *response, uint32_t flags)
-{
-    struct ticket *t = sink->user;
-    (void)flags;
-    if (!response)
-        return;
-    struct tis_response *before = atomic_exchange(&t->response, response);
-    if (before)
-        response_destroy(&before);
-}
-
-static void on_done(struct sink *sink, struct tis_request *request)
-{
-    struct ticket *t = sink->user;
-    assert_ptr_equal(request, t->request);
-    pthread_mutex_lock(&t->mutex);
-    assert_false(t->done);
-    t->done = true;
-    pthread_cond_signal(&t->cond);
-    pthread_mutex_unlock(&t->mutex);
-}
-
-static const struct sink_ops ops = { .complete = on_complete, .done = on_done };
 static const int32_t numbers[4] = { 1, -2, 3, INT32_MAX };
 
 static tis_error *try_submit(struct ticket *t, struct tis_version *v)
 {
-    static const int64_t shape[] = { 1, 4 };
-    uint32_t rank = v->config->message->max_batch_size > 0 ? 2 : 1;
-    *t = (struct ticket){ .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
-    struct tis_request *req = request_create(&ops, t);
-    t->request = req;
-    assert_null(request_reserve_inputs(req, 1));
-    struct tis_input *in =
-        request_add_input(req, "INPUT0", TRITONSERVER_TYPE_INT32, shape + 2 - rank, rank);
-    assert_null(
-        request_add_chunk(req, in, numbers, sizeof(numbers), TRITONSERVER_MEMORY_CPU, 0, NULL));
-    req->stamps[STAMP_REQUEST_START] = clock_ns();
-    assert_null(request_validate(req, v->config, v->model_name));
-    tis_error *err = version_submit(v, &req);
-    if (err) {
-        assert_ptr_equal(req, t->request);
-        request_free(&req);
-        return err;
-    }
-    assert_null(req);
-    version_wake(v);
-    return NULL;
+    return ticket_try_submit(t, v, numbers);
 }
 
 static void submit(struct ticket *t, struct tis_version *v)
@@ -219,23 +151,14 @@ static void submit(struct ticket *t, struct tis_version *v)
 /* Waits for the end; the code of the response's error, or -1 when it holds the right numbers. */
 static int finish(struct ticket *t)
 {
-    struct timespec deadline;
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += (time_t)(DEADLINE_NS / NS_PER_SEC);
-    pthread_mutex_lock(&t->mutex);
-    while (!t->done)
-        assert_int_equal(pthread_cond_timedwait(&t->cond, &t->mutex, &deadline), 0);
-    pthread_mutex_unlock(&t->mutex);
-    struct tis_response *r = atomic_load(&t->response);
-    assert_non_null(r);
+    struct tis_response *r = ticket_wait(t);
     int result = -1;
     if (r->error)
         result = (int)error_code(r->error);
     else
         assert_memory_equal(response_find_output(r, "OUTPUT0")->buffer->base, numbers,
                             sizeof(numbers));
-    response_destroy(&r);
-    request_free(&t->request);
+    ticket_end(t);
     return result;
 }
 
@@ -291,7 +214,7 @@ static const struct {
     { "bad_text", 0, VERSION_UNKNOWN, "config.pbtxt" },
     { "good", 3, VERSION_READY, "" },
     { "latest", 1, VERSION_READY, "" },
-    { "no_backend", 1, VERSION_UNAVAILABLE, "backends/nowhere/libtriton_nowhere.so" },
+    { "no_backend", 1, VERSION_UNAVAILABLE, "/nowhere/libtriton_nowhere.so" },
     { "no_config", 0, VERSION_UNKNOWN, "has no config.pbtxt" },
     { "no_instance", 1, VERSION_UNAVAILABLE, "this instance shall not be" },
     { "no_model", 2, VERSION_UNAVAILABLE, "this model shall not be" },
@@ -492,7 +415,7 @@ static void test_first_responses(void **state)
         struct statistics_totals got;
         submit(&t, v);
         finish(&t);
-        statistics_get_totals(&v->statistics, DEVICE_ALL, &got);
+        statistics_get_totals(&v->statistics, &got);
         const struct histogram *h = got.histograms;
         assert_int_equal(h[HISTOGRAM_REQUEST].count, 1);
         assert_int_equal(h[HISTOGRAM_FIRST_RESPONSE].count, cases[i].first);
@@ -540,7 +463,7 @@ static void test_failure_reasons(void **state)
     error_free(err);
     version_cancel(v, waiting.request);
     assert_int_equal(finish(&waiting), TRITONSERVER_ERROR_CANCELLED);
-    statistics_get_totals(&v->statistics, DEVICE_ALL, &got);
+    statistics_get_totals(&v->statistics, &got);
     assert_int_equal(got.fail.count, 2);
     assert_int_equal(got.failures[FAILURE_REJECTED], 1);
     assert_int_equal(got.failures[FAILURE_CANCELED], 1);
@@ -549,7 +472,7 @@ static void test_failure_reasons(void **state)
     v = acquire(f.registry, "expires", 1);
     submit(&waiting, v);
     assert_int_equal(finish(&waiting), TRITONSERVER_ERROR_UNAVAILABLE);
-    statistics_get_totals(&v->statistics, DEVICE_ALL, &got);
+    statistics_get_totals(&v->statistics, &got);
     assert_int_equal(got.fail.count, 1);
     assert_int_equal(got.failures[FAILURE_REJECTED], 1);
     assert_true(got.fail.ns >= NS_PER_MS);

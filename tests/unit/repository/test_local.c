@@ -7,14 +7,11 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "repository/local.h"
+#include "unit/folder.h"
 
 static char root[] = "/tmp/test_local_XXXXXX";
 
@@ -49,9 +46,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    char command[300];
-    snprintf(command, sizeof(command), "rm -rf '%s'", root);
-    return system(command);
+    return folder_remove(root);
 }
 
 static void test_models(void **state)
