@@ -76,12 +76,16 @@ static void refuse_head_size(struct conn *c)
 
 static void refuse_body_size(struct conn *c, uint64_t bytes)
 {
-    refusef(
-        c, 413,
-        "request body of %s%llu bytes is larger than the limit of %llu bytes. Use %s to increase "
-        "the limit.",
-        c->x->parser.is_chunked ? "at least " : "", (unsigned long long)bytes,
-        (unsigned long long)c->x->pub.body_bytes_max, c->shard->limits->body_bytes_flag);
+    const char *at_least = c->x->parser.is_chunked ? "at least " : "";
+    unsigned long long max = c->x->pub.body_bytes_max;
+    if (max == 0)
+        refusef(c, 413, "request has a body of %s%llu bytes, and here requests have none", at_least,
+                (unsigned long long)bytes);
+    else
+        refusef(c, 413,
+                "request body of %s%llu bytes is larger than the limit of %llu bytes. Use %s to "
+                "increase the limit.",
+                at_least, (unsigned long long)bytes, max, c->shard->limits->body_bytes_flag);
 }
 
 /* ---- body memory and the byte budget ---- */

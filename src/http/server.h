@@ -50,7 +50,7 @@ struct transport;
 /* All times: 0 means no limit. */
 struct http_limits {
     size_t head_bytes_max;       /* request line and headers together */
-    uint64_t body_bytes_max;     /* default for on_head to lower or raise per exchange */
+    uint64_t body_bytes_max;     /* a default that on_head may change per exchange; 0: no bodies */
     const char *head_bytes_flag; /* named in the texts of 431, 413 and 503; NULL: */
     const char *body_bytes_flag; /* "--http-max-head-size", "--http-max-input-size", */
     const char *budget_flag;     /* "--max-inflight-bytes" */

@@ -10,6 +10,12 @@
 
 #define TOTAL "_total"
 
+enum {
+    BLOCK_BYTES = 16,
+    NUMBER_BYTES = 24,     /* 20 digits, a newline, and some to have it moved in three words */
+    LINE_BYTES_MORE = 128, /* of a histogram, besides name and labels; with the ends of blocks */
+};
+
 const char *exposition_content_type(enum exposition_format format)
 {
     return format == EXPOSITION_TEXT ? "text/plain; version=0.0.4; charset=utf-8"
@@ -53,12 +59,14 @@ static size_t put_nanoseconds(char *out, double value)
         return 0;
     char *at = put_u64(out, n / 1000000000);
     uint32_t fraction = (uint32_t)(n % 1000000000);
-    *at++ = '.';
-    for (uint32_t place = 100000000; fraction > 0; place /= 10) {
-        *at++ = (char)('0' + fraction / place);
-        fraction %= place;
+    *at = '.';
+    for (int digit = 9; digit > 0; digit--) {
+        at[digit] = (char)('0' + fraction % 10);
+        fraction /= 10;
     }
-    at -= at[-1] == '.';
+    for (at += 9; *at == '0';)
+        at--;
+    at += *at != '.';
     *at = '\0';
     return (size_t)(at - out);
 }
@@ -304,48 +312,65 @@ void bucket_texts_init(struct bucket_texts *t, const double *upper, uint32_t cou
     }
 }
 
-/* name_suffix{labels without the closing brace */
-static char *put_part(const struct exposition *e, char *at, const char *suffix,
-                      struct label_text labels)
+/* A copy in whole blocks, the last of which goes past the end of both: for the short pieces of a line
+ * memcpy takes longer. There must be room for it, and `at` lies a block or more behind `from`. */
+static inline char *put_blocks(char *at, const char *from, size_t len)
 {
-    at = put(at, e->family->name, e->name_len);
-    at = put(at, suffix, strlen(suffix));
-    if (labels.len > 0) {
-        *at++ = '{';
-        at = put(at, labels.at, labels.len);
-    }
-    return at;
+    for (size_t i = 0; i < len; i += BLOCK_BYTES)
+        memcpy(at + i, from + i, BLOCK_BYTES);
+    return at + len;
 }
 
-/* The lines of a series begin alike, so one reservation is made for all, and a line begins with a copy
- * of the one before. */
+/* The lines of a series begin alike and many end alike, so one reservation is made for all, a line begins
+ * with a copy of the first one, and a number is converted when it is another than in the line before. */
 void exposition_histogram(struct exposition *e, struct label_text labels,
                           const struct bucket_texts *t, const uint64_t *cumulative, uint64_t count,
                           double sum)
 {
     if (!e->is_begun)
         begin(e);
-    size_t line_bytes = e->name_len + labels.len + sizeof(t->bounds[0].text) + 40;
-    char *at = bytes_reserve(e->out, (t->count + 2) * line_bytes);
+    char *at = bytes_reserve(e->out, (t->count + 2) * (e->name_len + labels.len + LINE_BYTES_MORE));
     if (!at)
         return;
-    const char *first = at;
-    at = put_part(e, at, "_bucket", labels);
-    *at++ = labels.len > 0 ? ',' : '{';
-    size_t prefix_len = (size_t)(at - first);
-    for (uint32_t i = 0; i < t->count; i++) {
-        if (i > 0)
-            at = put(at, first, prefix_len);
-        at = put(at, t->bounds[i].text, t->bounds[i].len);
-        at = put_u64(at, i + 1 < t->count ? cumulative[i] : count);
-        *at++ = '\n';
+    const char *first = at; /* name_bucket{labels, */
+    at = put(at, e->family->name, e->name_len);
+    at = put(at, "_bucket{", 8);
+    const char *open = at - 1;
+    if (labels.len > 0) {
+        at = put(at, labels.at, labels.len);
+        *at++ = ',';
     }
+    size_t prefix_len = (size_t)(at - first);
+    uint64_t last = 0;
+    char number[NUMBER_BYTES] = "0\n";
+    size_t number_len = 2;
+    for (uint32_t i = 0; i < t->count; i++) {
+        uint64_t value = i + 1 < t->count ? cumulative[i] : count;
+        if (value != last) {
+            last = value;
+            char *end = put_u64(number, value);
+            *end++ = '\n';
+            number_len = (size_t)(end - number);
+        }
+        if (i > 0)
+            at = put_blocks(at, first, prefix_len);
+        memcpy(at, t->bounds[i].text, sizeof(t->bounds[i].text));
+        at += t->bounds[i].len;
+        memcpy(at, number, sizeof(number));
+        at += number_len;
+    }
+    size_t labels_len = labels.len > 0 ? labels.len + 1 : 0; /* with the brace */
     const char *close = labels.len > 0 ? "} " : " ";
-    at = put_part(e, at, "_sum", labels);
+    at = put_blocks(at, first, e->name_len);
+    at = put(at, "_sum", 4);
+    at = put_blocks(at, open, labels_len);
     at = put(at, close, strlen(close));
     at += double_text(at, sum, false);
     *at++ = '\n';
-    at = put_part(e, at, "_count", labels);
+    at = put_blocks(at, first, e->name_len);
+    at = put(at, "_count", 6);
+    at = put_blocks(at, open, labels_len);
     at = put(at, close, strlen(close));
-    line_end(e, put_u64(at, count));
+    at = put(at, number, number_len - 1);
+    line_end(e, at);
 }

@@ -22,6 +22,7 @@
 #include "base/attr.h"
 #include "base/error.h"
 #include "base/lock.h"
+#include "base/prefetch.h"
 #include "metrics/counter.h"
 #include "tis/backend.h"
 
@@ -257,6 +258,20 @@ MUST_USE tis_error *statistics_set_memory(struct statistics_shard *shard,
 
 /* Allocates nothing: for the metrics page. */
 void statistics_get_totals(const struct statistics *s, struct statistics_totals *ret_totals);
+/* Readers of many versions ask for the memory that statistics_get_totals() looks at, some versions
+ * ahead: first for what is in s itself, then, when that has come, for what it points to. */
+static inline void statistics_prefetch(const struct statistics *s)
+{
+    prefetch(&s->is_decoupled, 1);
+    prefetch(&s->shards, sizeof(s->shards));
+    prefetch(&s->own, offsetof(struct statistics_shard, buckets));
+}
+
+static inline void statistics_prefetch_shards(const struct statistics *s)
+{
+    prefetch(atomic_load(&s->shards), offsetof(struct statistics_shard, batches));
+}
+
 /* The first responses of a decoupled model's requests, with the bounds that the model has. */
 struct first_response_histogram {
     uint32_t bound_count;

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/prefetch.h"
 #include "infer/reason.h"
 #include "model/configure.h"
 #include "model/labels.h"
@@ -666,6 +667,10 @@ tis_error *registry_list(struct registry *r, struct version_list *ret_list)
     for (struct model *m = r->models; m; m = m->hh.next) {
         version_count += m->version_count;
         name_bytes += strlen(m->name) + 1;
+        for (uint32_t i = 0; i < m->version_count; i++) {
+            if (m->versions[i].loaded)
+                prefetch(&m->versions[i].loaded->refs, sizeof(m->versions[i].loaded->refs));
+        }
     }
     list.entries = calloc(version_count + 1, sizeof(*list.entries));
     list.names = malloc(name_bytes + 1);

@@ -30,7 +30,7 @@ enum {
     LOOPS_DEFAULT_MAX = 4,
     BODY_BYTES_PER_SEC_MIN = 1024,
     BUDGET_WAIT_SECS = 2,
-    /* Of the metrics port: a handful of collectors, whose pages are not part of the byte budget. */
+    /* Of the metrics port: a handful of collectors. */
     METRICS_CONNECTIONS_MAX = 16,
     METRICS_IDLE_SECS = 300,
     WORKER_COUNT = 2,
@@ -247,6 +247,7 @@ static tis_error *create_metrics(struct server *s)
             .body_stall_ns_max = o->http_stall_timeout_secs * NS_PER_SEC,
             .connections_max = METRICS_CONNECTIONS_MAX,
         },
+        .budget = &s->budget, /* pages count; without a body nothing waits for it */
     };
     struct http_handler handler = api_metrics_handler(&s->api);
     return http_server_create(&http, &handler, s->loops, s->loop_count, &s->metrics);

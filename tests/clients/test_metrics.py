@@ -3,6 +3,8 @@ clients' own, while the server starts and ends, and on the ports where it belong
 import http.client
 import os
 import pathlib
+import re
+import socket
 import sys
 import threading
 import time
@@ -465,13 +467,34 @@ def test_paths_and_methods_of_the_port(server):
         assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD"), method
     with connect(server.metrics_port) as s:
         s.sendall(message("GET", "/metrics", b"body"))
-        assert read_answer(s, "GET").status == 413
+        answer = read_answer(s, "GET")
+    assert answer.status == 413 and b"a body of 4 bytes" in answer.body and b"--" not in answer.body
 
 
 def test_no_grpc_on_the_metrics_port(server):
     with connect(server.metrics_port) as s:
         s.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         assert read_answer(s, "GET").status == 505
+
+
+def test_a_page_that_nobody_reads_counts(tmp_path, start):
+    """For --max-inflight-bytes, and never refused, though it is more than that allows."""
+    tags = "".join(f'metric_tags {{ key: "k{i}" value: "{"v" * 1000}" }}\n' for i in range(64))
+    for i in range(8):  # 16 series each, with 64 kB of labels
+        add_model(tmp_path, f"model_{i}", identity("FP32", [-1], batch=8, extra=tags))
+    server = start(tmp_path, "--max-inflight-bytes=1000000")
+
+    def held():
+        return int(re.search(rb"^trtserver_inflight_bytes (\d+)$", server.metrics().body, re.M)[1])
+
+    assert held() == 0
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(("127.0.0.1", server.metrics_port))
+        s.sendall(message("GET", "/metrics"))
+        wait_for("it is held", lambda: held() > 1_000_000)
+        assert len(server.metrics().body) > 8_000_000
+    wait_for("it is given back", lambda: held() == 0)
 
 
 def test_keep_alive(server):

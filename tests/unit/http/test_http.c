@@ -107,6 +107,8 @@ static void on_head(struct http_exchange *ex, void *arg)
         http_respond_copy(ex, 204, NULL, NULL, 0);
     else if (strcmp(ex->path, "/max8") == 0)
         ex->body_bytes_max = 8;
+    else if (strcmp(ex->path, "/max0") == 0)
+        ex->body_bytes_max = 0;
     else if (strcmp(ex->path, "/exempt") == 0)
         ex->budget_exempt = true;
 }
@@ -959,6 +961,11 @@ static void test_size_limits(void **state)
             "8\r\n12345678\r\n1\r\n9\r\n0\r\n\r\n", "" },
           413,
           "at least 9" },
+        { { "POST /max0 HTTP/1.1\r\nContent-Length: 1\r\n\r\n", "1", "" }, 413, "have none" },
+        { { "POST /max0 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", "2\r\n12\r\n0\r\n\r\n",
+            "" },
+          413,
+          "at least 2 bytes, and here requests have none" },
         { { "POST /nobody HTTP/1.1\r\nContent-Length: 9\r\n\r\n", "123456789", "" },
           503,
           "no room for bodies" },

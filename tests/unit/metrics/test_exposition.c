@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -183,6 +184,49 @@ static void test_labels(void **state)
                  label_name_is_legal("") || label_name_is_legal("9"));
 }
 
+/* Lines as printf writes them, whatever the lengths of names, labels and numbers: they are copied in
+ * blocks that go past their ends. */
+static void test_lengths(void **state)
+{
+    (void)state;
+    char name[72], labels[72];
+    double upper[BUCKETS_MAX];
+    uint64_t cumulative[BUCKETS_MAX];
+    struct bucket_texts buckets;
+    for (uint32_t i = 0; i < BUCKETS_MAX; i++) {
+        upper[i] = i;
+        cumulative[i] = i == 0       ? 0
+                        : i % 3 == 0 ? cumulative[i - 1]
+                                     : UINT64_MAX >> (BUCKETS_MAX - i);
+    }
+    bucket_texts_init(&buckets, upper, BUCKETS_MAX);
+    for (size_t len = 1; len < sizeof(name); len++) {
+        struct bytes out = { 0 }, expected = { 0 };
+        struct exposition e;
+        snprintf(name, sizeof(name), "%0*d", (int)len, 0);
+        snprintf(labels, sizeof(labels), "%0*d", (int)len - 1, 0);
+        labels[len - 1] = '\0'; /* for len == 1: none */
+        struct metric_info family = { name, METRIC_HISTOGRAM, NULL, "H" };
+        exposition_init(&e, EXPOSITION_TEXT, &out);
+        exposition_family(&e, &family);
+        exposition_histogram(&e, text(labels), &buckets, cumulative, UINT64_MAX, 0.5);
+
+        bytes_printf(&expected, "# HELP %s H\n# TYPE %s histogram\n", name, name);
+        for (uint32_t i = 0; i < BUCKETS_MAX; i++)
+            bytes_printf(&expected, "%s_bucket{%s%sle=\"%u.0\"} %" PRIu64 "\n", name, labels,
+                         len > 1 ? "," : "", i, cumulative[i]);
+        bytes_printf(&expected, "%s_bucket{%s%sle=\"+Inf\"} %" PRIu64 "\n", name, labels,
+                     len > 1 ? "," : "", UINT64_MAX);
+        const char *open = len > 1 ? "{" : "", *close = len > 1 ? "}" : "";
+        bytes_printf(&expected, "%s_sum%s%s%s 0.5\n", name, open, labels, close);
+        bytes_printf(&expected, "%s_count%s%s%s %" PRIu64 "\n", name, open, labels, close,
+                     UINT64_MAX);
+        assert_string_equal(out.data, expected.data);
+        bytes_fini(&out);
+        bytes_fini(&expected);
+    }
+}
+
 /* A page that must not grow says so, and no line is cut. */
 static void test_no_room(void **state)
 {
@@ -234,9 +278,10 @@ static void test_families(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),    cmocka_unit_test(test_openmetrics),
-        cmocka_unit_test(test_numbers), cmocka_unit_test(test_labels),
-        cmocka_unit_test(test_no_room), cmocka_unit_test(test_families),
+        cmocka_unit_test(test_text),     cmocka_unit_test(test_openmetrics),
+        cmocka_unit_test(test_numbers),  cmocka_unit_test(test_labels),
+        cmocka_unit_test(test_no_room),  cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_families),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
