@@ -5,7 +5,8 @@
  *
  * All alarms of a server share one thread, and while one rings the others wait. So ring() takes some
  * microseconds: it waits for nothing but locks that are held as shortly, makes no call that can block, and
- * posts what is long to a pool (base/pool.h).
+ * posts what is long to a pool (base/pool.h). The one that takes longer is a queue's whose requests all time out
+ * at once: about a microsecond each (exec/version.c).
  *
  * Ownership: an alarm is embedded by whoever is called; its memory must outlive alarm_stop().
  * Threads:   any. alarm_set() may be called under locks below LOCK_ALARMS, and in ring(). alarm_stop() waits

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/put.h"
 #include "base/size.h"
 
 void bytes_fini(struct bytes *b)
@@ -57,13 +58,8 @@ void bytes_append_slow(struct bytes *b, const void *data, size_t len)
 
 void bytes_append_u64(struct bytes *b, unsigned long long value)
 {
-    char digits[24];
-    char *at = digits + sizeof(digits);
-    do {
-        *--at = (char)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    bytes_append(b, at, (size_t)(digits + sizeof(digits) - at));
+    char digits[20];
+    bytes_append(b, digits, (size_t)(put_u64(digits, value) - digits));
 }
 
 void bytes_append_i64(struct bytes *b, long long value)

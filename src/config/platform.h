@@ -1,7 +1,7 @@
 /* config/platform.h - the one table that joins platforms, backends and model file names.
  *
  * A platform is the old word: engine and file form at once ("tensorflow_savedmodel"). A backend is
- * today's: the engine ("tensorflow"). */
+ * today's: the engine ("tensorflow"). What the core has to know of a backend is in its first row. */
 #ifndef TIS_CONFIG_PLATFORM_H
 #define TIS_CONFIG_PLATFORM_H
 

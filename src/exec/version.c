@@ -322,8 +322,8 @@ void version_hurry(struct tis_version *v)
         park_wake(&idle->park);
 }
 
-/* Refuses what has waited too long, all of it before an instance can take the rest. An answer is a message to a
- * loop: about a microsecond. */
+/* Refuses what has waited too long, all of it before an idle instance is woken for the rest; one that ends a
+ * batch meanwhile may still take some. An answer is a message to a loop: about a microsecond. */
 static void expire(struct tis_version *v, uint64_t now_ns)
 {
     enum {

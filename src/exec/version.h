@@ -66,6 +66,7 @@ struct tis_version {
     struct model_config *config; /* the backend may replace it inside ModelInitialize */
     struct tis_backend *backend;
     struct tis_server *server;
+    struct scheduler *scheduler; /* what it points to: under lock */
     struct version_hooks hooks;
     uint32_t gpu_count;
     bool auto_complete_config;
@@ -86,13 +87,12 @@ struct tis_version {
     uint32_t list_number;              /* of `runners`: counts the changes */
     uint32_t asking[2];                /* who walk a list unlocked; this one: [list_number % 2] */
     struct model_config *config_shown; /* with other instance groups than config; NULL: config */
-    struct scheduler *scheduler;
-    struct tis_runner *idle; /* waiting for work; the last to wait is the first to run */
-    uint32_t waking;         /* runners that were woken and have not looked yet */
-    uint64_t alarm_ns;       /* when the alarm rings; SCHEDULER_NEVER: not */
-    uint32_t held_until;     /* nothing runs before so many requests wait; 0: not held */
-    struct alarm alarm;      /* a delay or a time-out has passed */
-    bool choosing;           /* a runner has taken requests that may come back: nobody else takes */
+    struct tis_runner *idle;           /* waiting for work; the last to wait is the first to run */
+    uint32_t waking;                   /* runners that were woken and have not looked yet */
+    uint64_t alarm_ns;                 /* when the alarm rings; SCHEDULER_NEVER: not */
+    uint32_t held_until;               /* nothing runs before so many requests wait; 0: not held */
+    struct alarm alarm;                /* a delay or a time-out has passed */
+    bool choosing; /* a runner has taken requests that may come back: nobody else takes */
     /* any thread */
     struct statistics statistics;
     _Atomic uint32_t refs;

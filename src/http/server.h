@@ -22,7 +22,8 @@
  * reference when the exchange has ended.
  *
  * Limits: every one of http_limits has a flag in server/options; what a client gets when it passes
- * one: head too large 431, body too large 413 (both with a text that names the flag), too slow 408
+ * one: head too large 431, body too large 413 (both with a text that names the flag, but where
+ * requests have no body), too slow 408
  * then close, idle: closed silently, in-flight byte budget spent: reading stops, after
  * budget_wait_ns 503.
  *
@@ -100,7 +101,7 @@ struct http_exchange {
 
     /* the handler's; zero before on_head */
     uint64_t body_bytes_max; /* starts as limits.body_bytes_max; on_head may change it */
-    bool budget_exempt;      /* on_head may set it: health and metrics */
+    bool budget_exempt;      /* on_head may set it: health */
     void *user;              /* for the handler */
     /* set by the server */
     uint64_t recv_start_ns; /* monotonic: first byte of the head seen */

@@ -159,15 +159,14 @@ tis_error *model_configure(const char *name, const char *directory, bool auto_co
     if (!err)
         err = labels_load(config, directory);
     config_builder_destroy(builder);
-    if (err) {
-        config_unref(config);
-        configure_source_fini(&found);
-        return err;
-    }
     if (source)
         *source = found;
     else
         configure_source_fini(&found);
+    if (err) {
+        config_unref(config);
+        return err;
+    }
     *ret_config = config;
     return NULL;
 }

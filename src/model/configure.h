@@ -24,7 +24,8 @@ struct configure_source {
 
 /* The configuration of the model called `name` in `directory`, not yet completed by a backend.
  *   auto_complete  config.pbtxt may be missing or incomplete
- *   source         NULL, or filled on success; end it with configure_source_fini()
+ *   source         NULL, or filled, after an error with what was found; end it with
+ *                  configure_source_fini()
  * Errors: NOT_FOUND    no config.pbtxt, and auto_complete is off
  *         INVALID_ARG  every problem of the file */
 MUST_USE tis_error *model_configure(const char *name, const char *directory, bool auto_complete,

@@ -27,7 +27,8 @@ struct model {
     /* its configuration's job, then the watch */
     bool has_stamp;                 /* there was such a job: not for a model of two repositories */
     struct file_stamp config_stamp; /* of config.pbtxt when it was last looked at */
-    char *config_text;              /* of the file that is in effect; NULL: it could not be used */
+    /* of the file in effect, or, when the model is not served, of the one seen last; NULL: not readable */
+    char *config_text;
     size_t config_text_len;
     bool has_mixed_groups; /* some versions took the groups of a later text, others could not */
     /* under the registry's lock */

@@ -132,13 +132,18 @@ static bool set_all_groups(struct registry *r, struct model *m, const struct con
 
 static const char instance_group[] = "instance_group";
 
-/* The text has changed since the one in effect. Whether it is in effect now. */
+/* The text has changed. Whether later ones are to be compared with it: it is in effect now, or nothing is. */
 static bool follow(struct registry *r, struct model *m, const char *path, const char *text,
                    size_t len)
 {
     struct config_builder *before = NULL, *after = NULL;
     struct bytes fields = { 0 };
     bool is_followed = false;
+
+    if (!is_served(r, m)) {
+        log_warning("config.pbtxt changed model=%s: takes effect at the next start", m->name);
+        return true;
+    }
     tis_error *err = config_parse_text(m->config_text, m->config_text_len, path, &before);
     if (!err)
         err = config_parse_text(text, len, path, &after);
@@ -183,11 +188,10 @@ static void look(struct registry *r, struct model *m)
               memcmp(text, m->config_text, len) == 0;
     if (is_same && !m->has_mixed_groups)
         goto out;
-    if (!is_served(r, m)) {
-        log_warning("config.pbtxt changed model=%s: takes effect at the next start", m->name);
-    } else if (err) {
-        log_error("config.pbtxt changed model=%s, keeping the configuration in use error=\"%s\"",
-                  m->name, error_text(err));
+    if (err) {
+        log_error("config.pbtxt changed model=%s, %s error=\"%s\"", m->name,
+                  is_served(r, m) ? "keeping the configuration in use" : "which is not served",
+                  error_text(err));
     } else if (follow(r, m, bytes_str(&path), text, len)) {
         free(m->config_text);
         m->config_text = text;

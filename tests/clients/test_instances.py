@@ -403,6 +403,7 @@ def test_models_that_are_not_served(tmp_path, backends):
 
         names = ("broken", "no_version", "fails")
         write(models, "fails", fails)
+        write(models, "broken", ok + "}{")
         for state, extra in enumerate([group(2), group(3, "h")], start=1):
             for name in names:
                 write(models, name, ok + extra)

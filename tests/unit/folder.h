@@ -7,6 +7,12 @@
 #ifndef TIS_UNIT_FOLDER_H
 #define TIS_UNIT_FOLDER_H
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
