@@ -333,6 +333,15 @@ static void keep_for_passed_over(struct limiter *l)
     }
 }
 
+static bool grant_if_fits(struct limiter *l, struct limiter_member *m, struct list *granted)
+{
+    if (!fits(m))
+        return false;
+    grant(l, m);
+    list_append(granted, &m->link);
+    return true;
+}
+
 /* Something has come free: grants whoever can be, in the order of their turns. */
 static void grant_all(struct limiter *l, struct list *granted)
 {
@@ -342,20 +351,12 @@ static void grant_all(struct limiter *l, struct list *granted)
     for (struct list *link = l->kept_for.next; link != &l->kept_for; link = next) {
         struct limiter_member *m = member_of(link);
         next = link->next;
-        if (fits(m)) {
-            grant(l, m);
-            list_append(granted, &m->link);
-        } else {
+        if (!grant_if_fits(l, m, granted))
             keep(m, true);
-        }
     }
     for (struct list *link = l->waiting.next; link != &l->waiting; link = next) {
-        struct limiter_member *m = member_of(link);
         next = link->next;
-        if (fits(m)) {
-            grant(l, m);
-            list_append(granted, &m->link);
-        }
+        grant_if_fits(l, member_of(link), granted);
     }
     keep_for_passed_over(l);
 }
